@@ -1,0 +1,1 @@
+"""The provisioner: a signed webhook in front of the user's own playbooks."""

@@ -1,0 +1,185 @@
+"""Bearer tokens and secret files.
+
+Tokens are random, stored as SHA-256, compared in constant time. A node's management token is not stored at all: it is
+derived from the cluster's master key, so that a restart, a restore or a second orchestrator finds the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from secbeat.clock import Clock, SystemClock
+from secbeat.errors import ConfigError
+from secbeat.settings.model import is_placeholder
+
+Scope = Literal["read", "operate", "admin", "service"]
+_GRANTS: dict[Scope, frozenset[Scope]] = {
+    "read": frozenset({"read"}),
+    "operate": frozenset({"read", "operate"}),
+    "admin": frozenset({"read", "operate", "admin", "service"}),
+    "service": frozenset({"service"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls."""
+
+    name: str
+    scope: Scope
+
+    def may(self, scope: Scope) -> bool:
+        """Whether this caller's scope includes ``scope``."""
+        return scope in _GRANTS[self.scope]
+
+
+def new_token() -> str:
+    """32 random bytes, URL-safe."""
+    return secrets.token_urlsafe(32)
+
+
+def hash_token(token: str) -> str:
+    """SHA-256, hex. The tokens are random, so no slow hash is needed."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def token_matches(token: str, hashed: str) -> bool:
+    """Constant-time comparison with a stored hash."""
+    return hmac.compare_digest(hash_token(token), hashed)
+
+
+def derive_token(master_key: bytes, *parts: str) -> str:
+    """A token that whoever holds ``master_key`` can derive again from the same parts (HKDF, RFC 5869)."""
+    info = b"\0".join(part.encode() for part in ("secbeat", *parts))
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(master_key).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    name: str
+    scope: Scope
+    sha256: str
+    not_after: float | None = None
+
+
+class TokenBook:
+    """The API tokens of one service: hashes with a name, a scope and, during a rotation, an end."""
+
+    def __init__(self, tokens: list[_Token], *, clock: Clock | None = None) -> None:
+        self.tokens = tuple(tokens)
+        self._clock = clock or SystemClock()
+
+    @classmethod
+    def load(cls, path: Path, *, clock: Clock | None = None) -> TokenBook:
+        """Read a tokens file; an absent one holds no tokens.
+
+        Raises:
+            ConfigError: unreadable or malformed (SECRET_UNREADABLE).
+        """
+        try:
+            rows = json.loads(path.read_text())["tokens"]
+            tokens = [_Token(**row) for row in rows]
+        except FileNotFoundError:
+            tokens = []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError("SECRET_UNREADABLE", why=f"{path}: {error}") from None
+        if bad := [token.name for token in tokens if token.scope not in get_args(Scope)]:
+            raise ConfigError("SECRET_UNREADABLE", why=f"{path}: unknown scope of {', '.join(bad)}")
+        return cls(tokens, clock=clock)
+
+    @staticmethod
+    def issue(path: Path, *, name: str, scope: Scope) -> str:
+        """Make a token, add its hash to the file, return the token itself (shown once)."""
+        token = new_token()
+        book = TokenBook.load(path)
+        rows = [{"name": t.name, "scope": t.scope, "sha256": t.sha256, "not_after": t.not_after} for t in book.tokens]
+        rows.append({"name": name, "scope": scope, "sha256": hash_token(token), "not_after": None})
+        write_secret(path, json.dumps({"v": 1, "tokens": rows}, indent=2) + "\n")
+        return token
+
+    def check(self, token: str) -> Principal | None:
+        """The caller that holds ``token``, or None. Every stored hash is compared: no early return."""
+        now = self._clock.now().timestamp()
+        hashed = hash_token(token)
+        found: Principal | None = None
+        for known in self.tokens:
+            if hmac.compare_digest(known.sha256, hashed) and (known.not_after is None or now < known.not_after):
+                found = Principal(known.name, known.scope)
+        return found
+
+
+class FailureLimiter:
+    """At most ``limit`` failed logins per address in ``window_seconds``; remembers the newest 10,000 addresses."""
+
+    def __init__(self, *, limit: int = 20, window_seconds: float = 60.0, clock: Clock | None = None) -> None:
+        self._limit, self._window = limit, window_seconds
+        self._clock = clock or SystemClock()
+        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def blocked(self, address: str) -> bool:
+        """Whether ``address`` has failed too often lately."""
+        since, count = self._failures.get(address, (0.0, 0))
+        return count >= self._limit and self._clock.monotonic() - since < self._window
+
+    def failed(self, address: str) -> None:
+        """Record a failure."""
+        now = self._clock.monotonic()
+        since, count = self._failures.pop(address, (now, 0))
+        self._failures[address] = (since, count + 1) if now - since < self._window else (now, 1)
+        if len(self._failures) > 10_000:
+            self._failures.popitem(last=False)
+
+
+def read_secret(path: Path) -> str:
+    """The text of a secret file, stripped.
+
+    Raises:
+        ConfigError: missing, empty or readable by group or others (SECRET_UNREADABLE), or a placeholder.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text().strip()
+    except OSError as error:
+        raise ConfigError("SECRET_UNREADABLE", why=f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("SECRET_UNREADABLE", why=f"{path}: not text") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError("SECRET_UNREADABLE", why=f"{path} has mode {stat.S_IMODE(mode):04o}", fix=f"chmod 600 {path}")
+    if is_placeholder(text):
+        raise ConfigError("SECRET_PLACEHOLDER", why=f"{path} holds {text[:20]!r}")
+    return text
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a 0600 file in one step; a missing parent directory is made 0700.
+
+    Raises:
+        ConfigError: the directory cannot be written (STATE_NOT_WRITABLE).
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigError("STATE_NOT_WRITABLE", why=f"{path}: {error.strerror}") from None

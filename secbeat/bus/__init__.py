@@ -1,0 +1,1 @@
+"""NATS: the one adapter around nats-py, the embedded server, the identities."""

@@ -1,0 +1,1 @@
+"""`secbeat demo`: the whole loop on a private instance, with real load."""

@@ -1,0 +1,36 @@
+"""Settings: one TOML file, the environment over it, flags over both."""
+
+from __future__ import annotations
+
+from secbeat.settings.load import Loaded, load
+from secbeat.settings.model import (
+    BlueprintSettings,
+    ManagementSettings,
+    NatsSettings,
+    NodeSettings,
+    OrchestratorSettings,
+    PolicySettings,
+    PoolSettings,
+    ProvisionerSettings,
+    Settings,
+    TlsSettings,
+    is_placeholder,
+    split_address,
+)
+
+__all__ = [
+    "BlueprintSettings",
+    "Loaded",
+    "ManagementSettings",
+    "NatsSettings",
+    "NodeSettings",
+    "OrchestratorSettings",
+    "PolicySettings",
+    "PoolSettings",
+    "ProvisionerSettings",
+    "Settings",
+    "TlsSettings",
+    "is_placeholder",
+    "load",
+    "split_address",
+]

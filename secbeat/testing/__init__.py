@@ -1,0 +1,1 @@
+"""Fakes and fault injection, for our tests and for users' own."""

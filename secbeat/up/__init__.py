@@ -1,0 +1,1 @@
+"""`secbeat up`: the whole system from one terminal."""

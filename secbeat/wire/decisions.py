@@ -1,0 +1,77 @@
+"""Decisions: the resource manager's verdict for one pool at one tick, with the inputs that it saw."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from secbeat.wire.base import Count, Fraction, Moment, NodeId, PoolName, Record, Text, Wire
+from secbeat.wire.webhook import Reason
+
+Direction = Literal["up", "down", "replace", "hold"]
+
+
+class Clamp(Wire):
+    """A limit that changed or stopped what the policy alone would have done."""
+
+    code: Reason
+    sentence: Text
+
+
+class Candidate(Wire):
+    """A node that may leave, in the order in which nodes would be chosen (fewest connections first)."""
+
+    node_id: NodeId
+    connections: Count
+    blocked_by: Reason | None = None
+
+
+class PoolSnapshot(Wire):
+    """What one evaluation saw of one pool; bounded whatever the size of the fleet.
+
+    Counts go by records, not by heartbeats. ``active`` nodes include silent ones: they count until their verdict.
+    """
+
+    pool: PoolName
+    active: Count = 0
+    pending: Count = Field(0, description="Requested, provisioning, booting or joining: capacity on its way.")
+    draining: Count = Field(0, description="Draining or terminating: no capacity any more.")
+    failed: Count = Field(0, description="Verdict dead: absent for capacity, not yet destroyed.")
+    quarantined: Count = 0
+    silent: Count = Field(0, description="Active, but without a heartbeat for several of its intervals.")
+    warming: Count = Field(0, description="Active, but joined less than warmup_seconds ago: its load does not count.")
+    fresh: Count = Field(0, description="Active and warm, with metrics fresh enough to count.")
+    cpu: Fraction | None = Field(None, description="Mean over the fresh nodes; null when there is none.")
+    memory: Fraction | None = None
+    connections: Count = 0
+    candidates: tuple[Candidate, ...] = Field((), max_length=16)
+    dead: tuple[NodeId, ...] = Field((), max_length=16, description="Nodes with a verdict and no replacement yet.")
+
+    @property
+    def capacity(self) -> int:
+        """What serves or soon will: the number that min, max and a desired size are compared with."""
+        return self.active + self.pending
+
+
+class DecisionRecord(Record):
+    """One evaluation of one pool; ``size`` nodes in ``direction``."""
+
+    pool: PoolName
+    revision: Count = Field(0, description="Counts the pool's evaluations since the leader took over.")
+    at: Moment
+    direction: Direction
+    size: Count = 0
+    code: Reason
+    sentence: Text
+    clamps: tuple[Clamp, ...] = ()
+    capacity: Count = Field(0, description="Before the decision: active and pending nodes.")
+    desired: Count = Field(0, description="After it.")
+    up_checks: Count = Field(0, description="Consecutive checks above the upper threshold, this one included.")
+    down_checks: Count = 0
+    victim: NodeId | None = Field(None, description="Scale-down: the node that leaves. Replace: the dead node.")
+    would: bool = Field(False, description="Mode 'observe': recorded, and nothing can come of it.")
+    snapshot: PoolSnapshot
+    op_ids: tuple[str, ...] = ()
+    equal_since: Moment | None = None
+    equal_count: Count = Field(1, description="So many consecutive evaluations said the same.")

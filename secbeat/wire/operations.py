@@ -1,0 +1,75 @@
+"""Operations: intents to create or destroy one node, as the orchestrator records them under ``op.<op_id>``.
+
+    create    pending ──▶ accepted ──▶ booting ──▶ succeeded
+                 │            │           ├──────▶ failed            (deadline, job failed: its machine is destroyed)
+    destroy   pending ──▶ draining ──▶ drained ──▶ tearing_down ──▶ succeeded
+                 │            └─────▶ cancelled                      (undrain before the listener closed)
+                 └─────▶ needs_operator                              (the receiver cannot destroy, retries exhausted)
+
+``pending`` is written before any effect; every later state is written after the effect that it names was confirmed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from secbeat.wire.base import Count, Moment, NodeId, OpId, PoolName, Record, Text, Wire
+from secbeat.wire.jobs import Machine
+from secbeat.wire.webhook import Action, Reason
+
+OperationState = Literal[
+    "pending",
+    "accepted",
+    "booting",
+    "draining",
+    "drained",
+    "tearing_down",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "needs_operator",
+]
+ENDED: frozenset[OperationState] = frozenset({"succeeded", "failed", "cancelled", "needs_operator"})
+
+
+class OperationError(Wire):
+    """Why an operation failed or waits: a catalogue code and one sentence."""
+
+    code: Reason
+    message: Text
+    task: str | None = Field(None, max_length=500)
+
+
+class OperationRecord(Record):
+    """``op.<op_id>``."""
+
+    op_id: OpId
+    cluster_id: NodeId
+    action: Action
+    pool: PoolName
+    node_id: NodeId
+    epoch: Count = 0
+    blueprint: str = Field("default", max_length=64)
+    reason: Reason
+    requested_by: str = Field("autoscaler", max_length=128, description="'autoscaler' or the name of an API token.")
+    state: OperationState = "pending"
+    created_at: Moment
+    deadline: Moment
+    updated_at: Moment
+    ended_at: Moment | None = None
+    attempts: Count = Field(0, description="Calls of the current step (webhook or terminate) so far.")
+    next_attempt_at: Moment | None = None
+    tracked: bool | None = Field(
+        None, description="Whether the receiver knows op_ids; false: a 2xx was all it said, and it is never sent again."
+    )
+    failed_node_id: NodeId | None = Field(None, description="Self-healing: the dead node that this one replaces.")
+    drain_deadline: Moment | None = None
+    machine: Machine | None = None
+    error: OperationError | None = Field(None, description="The end's reason, or the latest trouble while it goes on.")
+    stage: str = Field("", max_length=200, description="What the job is doing, from its record.")
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
