@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Build the documentation into docs/_build/html; a warning (a dead link, a missing anchor) is an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python -m secbeat.settings.reference >docs/reference/configuration.md
+python -m secbeat.catalogue.reference >docs/reference/codes.md
+python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+echo "docs/_build/html/index.html"
