@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secbeat.settings.changes import Change, compare
 from secbeat.settings.load import Loaded, load
 from secbeat.settings.model import (
     BlueprintSettings,
@@ -20,6 +21,7 @@ from secbeat.settings.model import (
 
 __all__ = [
     "BlueprintSettings",
+    "Change",
     "Loaded",
     "ManagementSettings",
     "NatsSettings",
@@ -30,6 +32,7 @@ __all__ = [
     "ProvisionerSettings",
     "Settings",
     "TlsSettings",
+    "compare",
     "is_placeholder",
     "load",
     "split_address",

@@ -6,69 +6,44 @@ fractions run from 0 to 1; addresses are ``host:port``.
 
 from __future__ import annotations
 
-import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from secbeat import ids
+from secbeat.settings.fields import (
+    DEFAULT_MANAGEMENT_TOKEN,
+    Address,
+    Fraction,
+    Label,
+    Network,
+    Seconds,
+    Secret,
+    Table,
+    is_placeholder,
+    live,
+    restart,
+    split_address,
+)
 
-DEFAULT_MANAGEMENT_TOKEN = "secure-management-token-change-in-production"  # noqa: S105 - public: the guide prints it
-_PLACEHOLDER = re.compile(r"\$\(|\$\{|^\s*$|^changeme$", re.IGNORECASE)
-
-
-def live(default: Any = ..., **kwargs: Any) -> Any:
-    """A key that SIGHUP applies."""
-    return Field(default, json_schema_extra={"reload": "live"}, **kwargs)
-
-
-def restart(default: Any = ..., **kwargs: Any) -> Any:
-    """A key that is read once, at the start."""
-    return Field(default, json_schema_extra={"reload": "restart"}, **kwargs)
-
-
-def is_placeholder(value: str) -> bool:
-    """Whether ``value`` is empty, ``changeme`` or unexpanded shell syntax: publicly known, so no secret."""
-    return bool(_PLACEHOLDER.search(value))
-
-
-def _no_placeholder(value: SecretStr) -> SecretStr:
-    if is_placeholder(value.get_secret_value()):
-        raise ValueError("is a placeholder, not a secret (generate one: openssl rand -hex 32)")
-    return value
-
-
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("must be host:port, e.g. 127.0.0.1:3030 or [::1]:3030")
-    return value
-
-
-def split_address(value: str) -> tuple[str, int]:
-    """``host:port`` (IPv6 in brackets) as ``(host, port)``."""
-    host, _, port = value.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def _network(value: Any) -> Any:
-    return ip_network(value, strict=False) if isinstance(value, str) else value
-
-
-Secret = Annotated[SecretStr, AfterValidator(_no_placeholder)]
-Address = Annotated[str, AfterValidator(_address)]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Seconds = Annotated[float, Field(ge=0.0, le=86400.0 * 365)]
-Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-
-
-class Table(BaseModel):
-    """A TOML table: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, arbitrary_types_allowed=True)
+__all__ = [
+    "DEFAULT_MANAGEMENT_TOKEN",
+    "BlueprintSettings",
+    "ManagementSettings",
+    "NatsSettings",
+    "NodeSettings",
+    "OrchestratorSettings",
+    "PolicySettings",
+    "PoolSettings",
+    "ProvisionerSettings",
+    "Settings",
+    "Table",
+    "TlsSettings",
+    "is_placeholder",
+    "split_address",
+]
 
 
 class PolicySettings(Table):
@@ -126,7 +101,8 @@ class PoolSettings(PolicySettings):
     @model_validator(mode="after")
     def _min_max(self) -> Self:
         if self.min > self.max:
-            raise ValueError(f"min ({self.min}) is over max ({self.max})")
+            unset = "" if "max" in self.model_fields_set else ", its default: set it too"
+            raise ValueError(f"min ({self.min}) is over max ({self.max}{unset})")
         return self
 
 
@@ -136,9 +112,19 @@ class TlsSettings(Table):
     cert_file: Path | None = restart(None, description="PEM certificate chain.")
     key_file: Path | None = restart(None, description="PEM private key.")
 
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together: set both or neither")
+        return self
+
 
 class OrchestratorSettings(PolicySettings):
-    """``[orchestrator]``. The guide's flat keys stand here (or at the file's top level) and set pool ``default``."""
+    """``[orchestrator]``. The guide's flat keys stand here, or at the file's top level.
+
+    Policy keys that are set here are the defaults of every pool; ``min_fleet_size`` and ``max_fleet_size`` are min and
+    max of pool ``default``.
+    """
 
     listen_addr: Address = restart("127.0.0.1:3030", description="HTTP API.")
     metrics_addr: Address = restart("127.0.0.1:9091", description="Prometheus metrics, GET /metrics.")
@@ -160,10 +146,10 @@ class OrchestratorSettings(PolicySettings):
     )
     webhook_timeout_seconds: float = live(15.0, gt=0, le=300, description="One attempt's time limit.")
     min_fleet_size: int = live(
-        1, ge=0, le=100_000, description="min of pool 'default', when [pools.default] is absent."
+        1, ge=0, le=100_000, description="min of pool 'default', unless [pools.default] sets its own."
     )
     max_fleet_size: int = live(
-        10, ge=0, le=100_000, description="max of pool 'default', when [pools.default] is absent."
+        10, ge=0, le=100_000, description="max of pool 'default', unless [pools.default] sets its own."
     )
     max_open_operations: int = live(50, ge=1, le=10_000, description="Open operations in all pools together.")
     max_open_operations_per_pool: int = live(10, ge=1, le=10_000, description="Open operations of one pool.")
@@ -188,6 +174,15 @@ class OrchestratorSettings(PolicySettings):
     )
     ledger_max_age_days: float = restart(30.0, gt=0, le=3650, description="How long decisions are kept.")
     tls: TlsSettings = Field(default_factory=TlsSettings)
+
+    @model_validator(mode="after")
+    def _fleet_size(self) -> Self:
+        if self.min_fleet_size > self.max_fleet_size:
+            unset = "" if "max_fleet_size" in self.model_fields_set else ", its default: set it too"
+            raise ValueError(
+                f"min_fleet_size ({self.min_fleet_size}) is over max_fleet_size ({self.max_fleet_size}{unset})"
+            )
+        return self
 
 
 class BlueprintSettings(Table):
@@ -300,6 +295,19 @@ class ManagementSettings(Table):
     allow_plaintext: bool = restart(False, description="Allow a non-loopback bind without TLS.")
     shutdown_grace_period: float = live(60.0, ge=0, le=86400, description="Longest drain, seconds.")
 
+    @model_validator(mode="after")
+    def _token(self) -> Self:
+        if self.auth_token is None:
+            return self
+        if self.auth_token_file is not None:
+            raise ValueError("auth_token and auth_token_file are both set: keep one")
+        if self.auth_token.get_secret_value() == DEFAULT_MANAGEMENT_TOKEN and not self.allow_default_token:
+            raise ValueError(
+                "auth_token is the guide's published token, a placeholder that everybody knows: set your own, "
+                "or knowingly set allow_default_token = true"
+            )
+        return self
+
 
 class NatsSettings(Table):
     """``[nats]``."""
@@ -322,21 +330,35 @@ class Settings(Table):
     """The whole file."""
 
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
-    pools: dict[str, PoolSettings] = Field(default_factory=dict)
+    pools: dict[Annotated[str, AfterValidator(ids.check_pool)], PoolSettings] = Field(default_factory=dict)
     provisioner: ProvisionerSettings = Field(default_factory=ProvisionerSettings)
-    blueprints: dict[str, BlueprintSettings] = Field(default_factory=dict)
+    blueprints: dict[Label, BlueprintSettings] = Field(default_factory=dict)
     node: NodeSettings = Field(default_factory=NodeSettings)
     management: ManagementSettings = Field(default_factory=ManagementSettings)
     nats: NatsSettings = Field(default_factory=NatsSettings)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        for name in self.pools:
-            ids.check_pool(name)
-        if not self.pools:
-            flat = self.orchestrator
-            policy = {key: getattr(flat, key) for key in PolicySettings.model_fields}
-            self.pools = {"default": PoolSettings(min=flat.min_fleet_size, max=flat.max_fleet_size, **policy)}
+        flat = self.orchestrator
+        sizes = {"min": "min_fleet_size", "max": "max_fleet_size"}
+        if self.pools and "default" not in self.pools:
+            for key in flat.model_fields_set & set(sizes.values()):
+                raise ValueError(f"{key} is the size of pool 'default', which [pools] does not have: set it there")
+        shared = {key: getattr(flat, key) for key in PolicySettings.model_fields if key in flat.model_fields_set}
+        for name in self.pools or ("default",):
+            inherited = dict(shared)
+            if name == "default":
+                inherited |= {own: getattr(flat, key) for own, key in sizes.items() if key in flat.model_fields_set}
+            self.pools[name] = _with_defaults(name, self.pools.get(name), inherited)
         if not self.blueprints:
             self.blueprints = {"default": BlueprintSettings()}
         return self
+
+
+def _with_defaults(name: str, pool: PoolSettings | None, inherited: dict[str, Any]) -> PoolSettings:
+    own = {} if pool is None else pool.model_dump(exclude_unset=True)
+    try:
+        return PoolSettings.model_validate({**inherited, **own})
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"pools.{name}, with what [orchestrator] sets for all pools: {message}") from None
