@@ -1,1 +1,1 @@
-"""The node: a TLS reverse proxy that joins, serves, drains and leaves without a lost request."""
+"""The node: a reverse proxy whose agent joins the fleet, reports its load and leaves without losing a request."""
