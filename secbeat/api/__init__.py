@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from secbeat.api.app import build_app
-from secbeat.api.requests import fail, principal, read_body, reply
+from secbeat.api.requests import (
+    bearer,
+    changed,
+    fail,
+    parse_body,
+    principal,
+    query_flag,
+    query_int,
+    read_body,
+    read_optional,
+    read_raw,
+    reply,
+)
 from secbeat.api.routes import Route, health_routes
 from secbeat.api.serving import Listener, listen, metrics_app
 
 __all__ = [
     "Listener",
     "Route",
+    "bearer",
     "build_app",
+    "changed",
     "fail",
     "health_routes",
     "listen",
     "metrics_app",
+    "parse_body",
     "principal",
+    "query_flag",
+    "query_int",
     "read_body",
+    "read_optional",
+    "read_raw",
     "reply",
 ]

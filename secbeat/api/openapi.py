@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment
 from pydantic import TypeAdapter
-from pydantic.json_schema import models_json_schema
 
 from secbeat import __version__
 from secbeat.api.routes import Route
@@ -26,22 +27,41 @@ _PROBLEM = {
         "fix": {"type": "string"},
     },
 }
+_REFUSED = {
+    "description": "refused or failed",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+_REFUSED_ORIGINAL = {"description": "refused or failed: the original's status; a line of text at 400, 415, 422"}
 
 
 def document(title: str, routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI document as plain data."""
-    models = {route.request for route in routes if route.request is not None}
-    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
-    schemas: dict[str, Any] = {"Problem": _PROBLEM, **definitions.get("$defs", {})}
+    shapes, schemas = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
-    for route in routes:
-        paths.setdefault(_plain_path(route.path), {})[route.method.lower()] = _operation(route, schemas)
+    for number, route in enumerate(routes):
+        operation = _operation(route, shapes.get((number, "validation")), shapes.get((number, "serialization")))
+        paths.setdefault(_plain_path(route.path), {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": f"SecBeat {title}", "version": __version__, "license": {"name": "Apache-2.0"}},
-        "components": {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": {"Problem": _PROBLEM, **schemas},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
         "paths": paths,
     }
+
+
+def _schemas(routes: Sequence[Route]) -> tuple[dict[tuple[int, Any], Any], dict[str, Any]]:
+    """The schema of each route's body and answer, and what they refer to; equal names of two models are kept apart."""
+    inputs: list[tuple[int, Any, TypeAdapter[Any]]] = []
+    for number, route in enumerate(routes):
+        if route.request is not None:
+            inputs.append((number, "validation", TypeAdapter(route.request)))
+        if route.response is not None:
+            inputs.append((number, "serialization", TypeAdapter(route.response)))
+    shapes, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REF)
+    return dict(shapes), definitions.get("$defs", {})
 
 
 def _plain_path(path: str) -> str:
@@ -49,48 +69,50 @@ def _plain_path(path: str) -> str:
     return re.sub(r"\{(\w+):[^/]*\}", r"{\1}", path)
 
 
-def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    identifier = re.sub(r"\W+", "_", f"{route.method.lower()}_{_plain_path(route.path)}").strip("_")
+def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
+    path = _plain_path(route.path)
+    done: dict[str, Any] = {"description": "done"}
+    if answer is not None:
+        done["content"] = {"application/json": {"schema": answer}}
     operation: dict[str, Any] = {
-        "operationId": identifier,
+        "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}_{path}").strip("_"),
         "summary": route.summary,
-        "responses": {
-            str(route.status): {"description": "done", **_content(route.response, schemas)},
-            "default": {
-                "description": "refused or failed",
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            },
-        },
+        "responses": {str(route.status): done, "default": _REFUSED_ORIGINAL if route.legacy else _REFUSED},
     }
-    if names := re.findall(r"\{(\w+)\}", _plain_path(route.path)):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+        for name, text in route.query.items()
+    ]
+    if parameters:
+        operation["parameters"] = parameters
     if route.scope is not None:
         operation["security"] = [{"bearer": []}]
         operation["x-secbeat-scope"] = route.scope
         operation["x-secbeat-open-to-loopback"] = route.loopback_open
     if route.changes:
         operation["x-secbeat-changes"] = True
-    if route.request is not None:
-        reference = {"$ref": _REF.format(model=route.request.__name__)}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
+    if body is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": body}}}
     return operation
 
 
-def _content(model: Any, schemas: dict[str, Any]) -> dict[str, Any]:
-    if model is None:
-        return {}
-    schema = TypeAdapter(model).json_schema(ref_template=_REF, mode="serialization")
-    schemas.update(schema.pop("$defs", {}))
-    return {"content": {"application/json": {"schema": schema}}}
+_STYLE = """:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;
+padding:0 1rem}code{font-family:ui-monospace,monospace}td{padding:.3rem .8rem .3rem 0;vertical-align:top}
+.m{font-weight:600}"""
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
+PAGE_CSP = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The page's Content-Security-Policy: its own style by hash, and nothing else."""
 
 _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ doc.info.title }}</title>
-<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;
-padding:0 1rem}code{font-family:ui-monospace,monospace}td{padding:.3rem .8rem .3rem 0;vertical-align:top}
-.m{font-weight:600}</style></head><body>
+<style>{{ style|safe }}</style></head><body>
 <h1>{{ doc.info.title }} <small>{{ doc.info.version }}</small></h1>
 <p>The whole description, with all fields: <a href="api/openapi.json">api/openapi.json</a></p>
 <table>
@@ -105,4 +127,4 @@ padding:0 1rem}code{font-family:ui-monospace,monospace}td{padding:.3rem .8rem .3
 
 def page(doc: dict[str, Any]) -> str:
     """The document as a readable page."""
-    return _PAGE.render(doc=doc)
+    return _PAGE.render(doc=doc, style=_STYLE)

@@ -1,4 +1,4 @@
-"""What handlers use: the caller, the body, the answer."""
+"""What handlers use: the caller, the body, the query, the answer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from secbeat.errors import SecbeatError
 from secbeat.wire.base import Wire
 
 M = TypeVar("M", bound=Wire)
+Change = tuple[dict[str, Any] | None, dict[str, Any] | None]
+
 PRINCIPAL = web.RequestKey("principal", Principal)
-ANONYMOUS = Principal("loopback", "operate")
+CHANGE: web.RequestKey[Change] = web.RequestKey("change", tuple)
+LOOPBACK = Principal("loopback", "operate")
+ANONYMOUS = Principal("anonymous", "read")
 
 
 class ApiError(SecbeatError):
@@ -40,8 +44,24 @@ def fail(
 
 
 def principal(request: web.Request) -> Principal:
-    """Who calls; loopback without a token where the route is open to it."""
+    """Who calls: a token's owner, ``loopback`` where the route is open to it, else ``anonymous``."""
     return request[PRINCIPAL] if PRINCIPAL in request else ANONYMOUS  # noqa: SIM401 - get() is untyped for RequestKey
+
+
+def bearer(request: web.BaseRequest) -> str | None:
+    """The bearer token of the request, unchecked."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def changed(request: web.Request, *, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None) -> None:
+    """Tell the audit what the request changed; JSON-ready, no secrets."""
+    request[CHANGE] = (before, after)
+
+
+def change_of(request: web.Request) -> Change:
+    """What :func:`changed` was told."""
+    return request[CHANGE] if CHANGE in request else (None, None)  # noqa: SIM401 - as above
 
 
 async def read_body(request: web.Request, model: type[M]) -> M:
@@ -52,25 +72,62 @@ async def read_body(request: web.Request, model: type[M]) -> M:
     """
     if request.content_type != "application/json":
         fail("CONTENT_TYPE", 415, f"Content-Type is {request.headers.get('Content-Type', 'absent')!r}")
+    return parse_body(await read_raw(request), model)
+
+
+async def read_optional(request: web.Request, model: type[M]) -> M:
+    """Like :func:`read_body`; a request without a body stands for ``{}``."""
+    if not request.body_exists:
+        return parse_body(b"{}", model)
+    return await read_body(request, model)
+
+
+async def read_raw(request: web.Request) -> bytes:
+    """The body as it came, for signatures.
+
+    Raises:
+        ApiError: 413.
+    """
     try:
-        raw = await request.read()
+        return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         fail("BODY_TOO_LARGE", 413, str(error.text))
-    return parse_body(raw, model)
 
 
-def parse_body(raw: bytes, model: type[M]) -> M:
-    """``raw`` as ``model``; see :func:`read_body`."""
+def parse_body(raw: bytes, model: type[M], *, strict: bool = False) -> M:
+    """``raw`` as ``model``; see :func:`read_body`.
+
+    Args:
+        strict: no conversions: ``"5"`` and ``5.0`` are no integers.
+    """
     try:
-        json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        fail("BODY_MALFORMED", 400, f"not JSON: {str(error)[:200]}")
-    try:
-        return model.model_validate_json(raw)
+        return model.model_validate_json(raw, strict=strict)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
+        # The parser also refuses what would nest deeper than its limit, before anything is built from it.
+        if first["type"] == "json_invalid":
+            fail("BODY_MALFORMED", 400, first["msg"].removeprefix("Invalid JSON: ")[:200])
         where = ".".join(str(part) for part in first["loc"]) or "body"
         fail("BODY_INVALID", 422, f"{where}: {first['msg']}"[:500], field=where)
+
+
+def query_flag(request: web.Request, name: str) -> bool:
+    """Whether ``?name=`` is set to something that means yes."""
+    return request.query.get(name, "").lower() in {"1", "true", "yes"}
+
+
+def query_int(request: web.Request, name: str, default: int, *, low: int, high: int) -> int:
+    """``?name=`` as a number.
+
+    Raises:
+        ApiError: 422, not a number of that range.
+    """
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and low <= int(text) <= high):
+        fail("QUERY_INVALID", 422, f"{name} is {text[:40]!r}; it must be a number from {low} to {high}", field=name)
+    return int(text)
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -19,7 +19,8 @@ class Route:
     """One method on one path.
 
     ``scope`` None: open to everybody. ``loopback_open``: loopback peers need no token (the original's routes).
-    ``legacy``: errors are the original's bare statuses. ``changes``: an audit event is written.
+    ``legacy``: errors are the original's bare statuses. ``changes``: an audit event is written. ``query``: name of each
+    query parameter and what it does.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Route:
     status: int = 200
     changes: bool = False
     legacy: bool = False
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 def health_routes(checks: Callable[[], Mapping[str, str | None]]) -> list[Route]:

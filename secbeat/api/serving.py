@@ -11,6 +11,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from secbeat.api import fast
+from secbeat.api.app import security_headers
 from secbeat.errors import ConfigError
 from secbeat.settings.model import TlsSettings, split_address
 
@@ -46,6 +48,8 @@ async def listen(
     host, port = split_address(address)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout)
     await runner.setup()
+    if fast.LANES in app and runner.server is not None:
+        fast.attach(runner.server, app[fast.LANES])
     context = server_context(tls) if tls else None
     try:
         sock = _bind(host, port, address)
@@ -104,4 +108,5 @@ def metrics_app(registry: CollectorRegistry) -> web.Application:
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)
+    app.on_response_prepare.append(security_headers)
     return app

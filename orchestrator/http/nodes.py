@@ -1,0 +1,126 @@
+"""Nodes: the original's list and its terminate, joining, draining, protection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from orchestrator.control import Missing
+from orchestrator.http.context import Context, DrainRequest, ProtectRequest, node_id_of, summary
+from secbeat.api import Route, bearer, changed, principal, query_flag, read_body, read_optional, reply
+from secbeat.wire.nodes import NodeView, NodeWhy
+from secbeat.wire.operations import OperationRecord
+from secbeat.wire.registration import RegisterRequest, RegisterResponse
+
+_BY_HAND = "MANUAL"
+
+
+class Nodes:
+    """Handlers of ``/api/v1/nodes`` but the heartbeat."""
+
+    def __init__(self, context: Context) -> None:
+        self._control, self._registry = context.control, context.registry
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        pool = request.query.get("pool")
+        if pool is not None:
+            self._control.pool(pool)
+        chunks = self._registry.listing(pool=pool, include_all=query_flag(request, "all"))
+        first = next(chunks, b"[]")
+        second = next(chunks, None)
+        if second is None:
+            return web.Response(body=first, content_type="application/json")
+        return await _stream(request, first, second, chunks)
+
+    async def show(self, request: web.Request) -> web.Response:
+        return reply(self._view(node_id_of(request, original=True)))
+
+    async def why(self, request: web.Request) -> web.Response:
+        return reply(self._control.why_node(node_id_of(request)))
+
+    async def register(self, request: web.Request) -> web.Response:
+        body = await read_body(request, RegisterRequest)
+        answer = await self._control.register(body, peer=request.remote or "", host=request.host, token=bearer(request))
+        changed(request, after={"node_id": answer.node_id, "joined": body.join is not None})
+        # The original's three keys for an original's node, nothing beside them.
+        return web.Response(text=answer.model_dump_json(exclude_none=True), content_type="application/json")
+
+    async def drain(self, request: web.Request) -> web.Response:
+        body = await read_optional(request, DrainRequest)
+        operation = await self._control.drain(
+            node_id_of(request), reason=body.reason or _BY_HAND, by=principal(request).name
+        )
+        changed(request, after=summary(operation))
+        return reply(operation, status=202)
+
+    async def undrain(self, request: web.Request) -> web.Response:
+        operation = await self._control.undrain(node_id_of(request), by=principal(request).name)
+        changed(request, after=summary(operation))
+        return reply(operation)
+
+    async def terminate(self, request: web.Request) -> web.Response:
+        """The original only marks the node; ours drains it and tears it down."""
+        operation = await self._control.drain(
+            node_id_of(request, original=True), reason=_BY_HAND, by=principal(request).name
+        )
+        changed(request, after=summary(operation))
+        return web.Response()
+
+    async def protect(self, request: web.Request) -> web.Response:
+        node_id = node_id_of(request)
+        body = await read_body(request, ProtectRequest)
+        before = self._view(node_id).protected
+        await self._control.protect(node_id, on=body.on, by=principal(request).name)
+        changed(request, before={"protected": before}, after={"protected": body.on})
+        return reply(self._view(node_id))
+
+    def _view(self, node_id: str) -> NodeView:
+        view = self._registry.view(node_id)
+        if view is None:
+            raise Missing("NOT_FOUND", why=f"there is no node {node_id}", fix="List them: secbeat nodes --all")
+        return view
+
+
+async def _stream(request: web.Request, first: bytes, second: bytes, others: Iterator[bytes]) -> web.StreamResponse:
+    """A list of many nodes, chunk by chunk: between two chunks heartbeats and decisions get their turn."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    try:
+        for chunk in (first, second):
+            await response.write(chunk)
+            await asyncio.sleep(0)
+        for chunk in others:
+            await response.write(chunk)
+            await asyncio.sleep(0)
+        await response.write_eof()
+    except ConnectionError:
+        pass  # The client has gone; there is nobody to tell.
+    return response
+
+
+def routes(context: Context) -> list[Route]:
+    """The routes of this module."""
+    nodes = Nodes(context)
+    one = "/api/v1/nodes/{node_id}"
+    return [
+        Route(method="GET", path="/api/v1/nodes", handler=nodes.list, scope="read", loopback_open=True, legacy=True,
+              response=list[NodeView], summary="All nodes; a bare array",
+              query={"pool": "only this pool", "all": "1: also those that are booting or not ours"}),
+        Route(method="POST", path="/api/v1/nodes/register", handler=nodes.register, scope=None, legacy=True,
+              changes=True, request=RegisterRequest, response=RegisterResponse,
+              summary="Join with a secret, or in the original's form from legacy_nodes"),
+        Route(method="GET", path=one, handler=nodes.show, scope="read", loopback_open=True, legacy=True,
+              response=NodeView, summary="One node"),
+        Route(method="POST", path=f"{one}/terminate", handler=nodes.terminate, scope="operate", legacy=True,
+              changes=True, summary="Drain it and tear it down; an empty 200, as the original answers"),
+        Route(method="GET", path=f"{one}/why", handler=nodes.why, scope="read", response=NodeWhy,
+              summary="Why it is still there"),
+        Route(method="POST", path=f"{one}/drain", handler=nodes.drain, scope="operate", changes=True, status=202,
+              request=DrainRequest, response=OperationRecord, summary="Drain it, then tear it down"),
+        Route(method="POST", path=f"{one}/undrain", handler=nodes.undrain, scope="operate", changes=True,
+              response=OperationRecord, summary="Cancel its drain, while its listener is open"),
+        Route(method="POST", path=f"{one}/protect", handler=nodes.protect, scope="operate", changes=True,
+              request=ProtectRequest, response=NodeView, summary="Never choose it to leave, or do again"),
+    ]  # fmt: skip

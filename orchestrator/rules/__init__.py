@@ -1,0 +1,8 @@
+"""The blocklist: blocked addresses with an end, kept across restarts, versioned, told to every node."""
+
+from __future__ import annotations
+
+from orchestrator.rules.blocklist import Blocklist, BlockRecord, canonical
+from orchestrator.rules.keeping import Rules
+
+__all__ = ["BlockRecord", "Blocklist", "Rules", "canonical"]

@@ -1,0 +1,107 @@
+"""Who may call: the Host check against DNS rebinding, bearer tokens, what loopback may do without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from secbeat.api.requests import ANONYMOUS, LOOPBACK, bearer, fail
+from secbeat.api.routes import Route
+from secbeat.auth import FailureLimiter, Principal, TokenBook
+
+TokenCheck = Callable[[str], Principal | None]
+_ALWAYS_REACHABLE = frozenset({"/healthz", "/readyz"})
+
+
+class HostCheck:
+    """Which values of the Host header are this service's own."""
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        self._allowed = frozenset(name.lower() for name in allowed)
+        # Per instance, so that one service's names never answer for another's.
+        self.allows = lru_cache(maxsize=1024)(self._allows)
+
+    def _allows(self, header: str) -> bool:
+        name = host_name(header)
+        # Rebinding needs a name; whoever dials an address reaches what the listen address allows.
+        return name == "localhost" or name in self._allowed or _is_address(name)
+
+    def check(self, request: web.BaseRequest) -> None:
+        """End the request unless its Host is one of ours.
+
+        Raises:
+            ApiError: 403 HOST_REFUSED.
+        """
+        header = request.headers.get("Host", "")
+        if not self.allows(header) and request.path not in _ALWAYS_REACHABLE:
+            fail("HOST_REFUSED", 403, f"Host is {header[:100]!r}")
+
+
+def host_name(header: str) -> str:
+    """The Host header without its port, lower case."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def is_loopback(address: str | None) -> bool:
+    """Whether a TCP peer's address is this machine."""
+    try:
+        return ip_address(address or "").is_loopback
+    except ValueError:
+        return False
+
+
+def from_loopback(request: web.BaseRequest) -> bool:
+    """Whether the TCP peer is this machine (no header is asked)."""
+    return is_loopback(request.remote)
+
+
+class Guard:
+    """Turns a request on a route into its caller, or refuses it.
+
+    Failed logins are limited per address. A valid token always passes: all of a machine share one address, and a
+    script with an old token must not lock its operator out. (The tokens are random; the limit spares the log and the
+    audit, not the secret.)
+    """
+
+    def __init__(self, tokens: TokenBook | TokenCheck, *, limiter: FailureLimiter | None = None) -> None:
+        self._find = tokens.check if isinstance(tokens, TokenBook) else tokens
+        self._limiter = limiter or FailureLimiter()
+
+    def caller(self, request: web.Request, route: Route) -> Principal:
+        """Who calls.
+
+        Raises:
+            ApiError: 401 NOT_AUTHENTICATED, 403 NOT_AUTHORISED, 429 TOO_MANY_FAILURES.
+        """
+        if route.scope is None:
+            return LOOPBACK if from_loopback(request) else ANONYMOUS
+        token = bearer(request)
+        if token is None and route.loopback_open and from_loopback(request):
+            return LOOPBACK
+        found = self._find(token) if token is not None else None
+        if found is None:
+            return self._refuse(request)
+        if not found.may(route.scope):
+            fail("NOT_AUTHORISED", 403, f"{found.name} has scope {found.scope}, this needs {route.scope}")
+        return found
+
+    def _refuse(self, request: web.Request) -> Principal:
+        address = request.remote or ""
+        if self._limiter.blocked(address):
+            return fail("TOO_MANY_FAILURES", 429, f"from {address}", headers={"Retry-After": "60"})
+        self._limiter.failed(address)
+        return fail("NOT_AUTHENTICATED", 401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
