@@ -38,6 +38,7 @@ class PoolSnapshot(Wire):
     pending: Count = Field(0, description="Requested, provisioning, booting or joining: capacity on its way.")
     draining: Count = Field(0, description="Draining or terminating: no capacity any more.")
     failed: Count = Field(0, description="Verdict dead: absent for capacity, not yet destroyed.")
+    replaced: Count = Field(0, description="Of the failed: those with an operation that removes or replaces them.")
     quarantined: Count = 0
     silent: Count = Field(0, description="Active, but without a heartbeat for several of its intervals.")
     warming: Count = Field(0, description="Active, but joined less than warmup_seconds ago: its load does not count.")
