@@ -44,13 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _start(options: argparse.Namespace) -> dict[str, Any]:
     tags = _tags(options)
-    config = sys.stdin.read() if options.config == "-" else None
-    if options.config not in (None, "-"):
-        config = Path(options.config).read_text(encoding="utf-8")
+    config = _config(options.config) if options.config else None
     started = start(
         _directory(options, tags), tags, config=config, command=options.command or NODE, timeout=options.timeout
     )
     return started.plain()
+
+
+def _config(source: str) -> str:
+    data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise SecbeatError("MACHINE_INVALID", why="node.toml: not UTF-8 text") from None
 
 
 def _stop(options: argparse.Namespace) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def _path(text: str) -> Path | None:
 
 def _command(text: str) -> list[str]:
     words = json.loads(text)
-    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise argparse.ArgumentTypeError("wants a JSON list of strings")
     return words
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,29 @@ def _launch(directory: MachineDir, tags: Tags, text: str | None, command: Sequen
         _ensure_token(config)
         for name in ("state", "logs"):
             (directory.path / name).mkdir(mode=0o700, exist_ok=True)
-        process = _spawn(directory, command, leased)
+        _run(directory, command, leased, ports, timeout)
     finally:
         leased.close()
+    return _started(tags, leased.address, ports, changed=True)
+
+
+def _run(directory: MachineDir, command: Sequence[str], leased: Lease, ports: Ports, timeout: float) -> None:
+    process: Identity | None = None
+    # A cancel between the fork and our knowing of it would leave a node that nobody ends: it has to wait.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
+        process = _spawn(directory, command, leased)
+        leased.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _wait_listening(directory, process, leased.address, ports, timeout)
     except BaseException:
         # A start that fails, or is cancelled, leaves nothing running: the next attempt finds a clean place.
-        send(process, signal.SIGKILL)
-        wait_for_end(process, 5.0)
+        if process is not None:
+            send(process, signal.SIGKILL)
+            wait_for_end(process, 5.0)
         raise
-    return _started(tags, leased.address, ports, changed=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ensure_token(config: NodeConfig) -> None:
@@ -137,8 +150,7 @@ def _spawn(directory: MachineDir, command: Sequence[str], leased: Lease) -> Iden
             start_new_session=True,
             umask=0o077,
             pass_fds=[leased.holder.fileno()],
-            # Runs in the child before the program: there is never a node without a pid file. One thread, so it is safe.
-            preexec_fn=lambda: write_pid_file(directory.pid_file, os.getpid()),  # noqa: PLW1509
+            preexec_fn=partial(_in_child, directory.pid_file),  # noqa: PLW1509 - there is only one thread
         )
     except subprocess.SubprocessError:
         raise SecbeatError("MACHINE_DIRECTORY", why=f"{directory.pid_file} cannot be written") from None
@@ -149,6 +161,13 @@ def _spawn(directory: MachineDir, command: Sequence[str], leased: Lease) -> Iden
     if identity is None:
         raise _died(directory)
     return identity
+
+
+def _in_child(pid_file: Path) -> None:
+    """Between fork and exec: there is never a node without a pid file, and it can be signalled as usual."""
+    write_pid_file(pid_file, os.getpid())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _wait_listening(directory: MachineDir, process: Identity, address: str, ports: Ports, timeout: float) -> None:
