@@ -26,17 +26,24 @@ def variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
         rest = name[len(_PREFIX) :].lower()
         if "__" in rest:
             dotted = rest.replace("__", ".")
-            yield name, dotted, _value(name, dotted, text)
+            yield name, dotted, from_text(f"environment variable {name}", dotted, text)
         elif meant := _missing_underscore(rest):
-            raise _refused(name, f"table and key are separated by two underscores; did you mean {meant}?")
+            raise _refused(
+                f"environment variable {name}", f"table and key are separated by two underscores; did you mean {meant}?"
+            )
 
 
-def _value(name: str, dotted: str, text: str) -> Any:
+def from_text(giver: str, dotted: str, text: str) -> Any:
+    """The value that ``text`` means for the key ``dotted``; ``giver`` is named when there is no such key.
+
+    Raises:
+        ConfigError: CONFIG_INVALID.
+    """
     if ".variables." in dotted:  # a blueprint's own variables have no schema here
         return _from_toml(text)
     key = find(dotted)
     if key is None:
-        raise _refused(name, f"there is no key {dotted}{_suggestion(dotted)}")
+        raise _refused(giver, f"there is no key {dotted}{_suggestion(dotted)}")
     return text if takes_text(key.field.annotation) else _from_toml(text)
 
 
@@ -55,8 +62,7 @@ def _suggestion(dotted: str) -> str:
         known = get_close_matches(table[0] if table else last, list(Settings.model_fields), n=1)
         return f" (did you mean the table {known[0]}?)" if known and known[0] != table[0] else ""
     known = get_close_matches(last, list(model.model_fields), n=1)
-    variable = "__".join([*table, known[0]]).upper() if known else ""
-    return f" (did you mean {_PREFIX}{variable}?)" if known else ""
+    return f" (did you mean {'.'.join([*table, known[0]])}?)" if known else ""
 
 
 def _missing_underscore(rest: str) -> str | None:
@@ -66,7 +72,5 @@ def _missing_underscore(rest: str) -> str | None:
     return f"{_PREFIX}{table.upper()}__{key.upper()}" if model is not None and key in model.model_fields else None
 
 
-def _refused(name: str, sentence: str) -> ConfigError:
-    return ConfigError(
-        "CONFIG_INVALID", why=f"environment variable {name}: {sentence}", fix=f"unset {name}, or correct its name"
-    )
+def _refused(giver: str, sentence: str) -> ConfigError:
+    return ConfigError("CONFIG_INVALID", why=f"{giver}: {sentence}", fix=f"Correct or remove it: {giver}")

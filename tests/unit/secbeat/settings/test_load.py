@@ -148,7 +148,7 @@ def test_a_secret_is_not_repeated_in_the_error(config):
 @pytest.mark.parametrize(
     ("variable", "expected"),
     [
-        ("SECBEAT_ORCHESTRATOR__LISTEN_ADRR", "did you mean SECBEAT_ORCHESTRATOR__LISTEN_ADDR?"),
+        ("SECBEAT_ORCHESTRATOR__LISTEN_ADRR", "did you mean orchestrator.listen_addr?"),
         ("SECBEAT_ORCHESTRATR__LISTEN_ADDR", "did you mean the table orchestrator?"),
         ("SECBEAT_X__Y", "there is no key x.y"),
         ("SECBEAT_POOLS__WEB", "there is no key pools.web"),

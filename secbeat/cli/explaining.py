@@ -1,0 +1,134 @@
+"""Commands that answer "why" and "what does this mean"."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import typer
+
+from secbeat import catalogue
+from secbeat.cli.output import Column, Format, Output
+from secbeat.cli.session import OutputOption, Session, with_session
+from secbeat.errors import ConfigError
+
+_API = ("api", "v1")
+
+
+@with_session
+def why(
+    session: Session,
+    thing: Annotated[str, typer.Argument(metavar="POOL|NODE", help="A pool, or a node's id, beginning or name.")],
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="Then: RFC 3339, or '15m' ago.")] = None,
+) -> None:
+    """Say why a pool has its size, or why a node still runs.
+
+    The sentence first, then the numbers that were seen and every limit that applied.
+    """
+    from secbeat.clock import wire_time
+
+    moment = None
+    if at is not None:
+        from secbeat.cli.durations import parse_moment
+
+        moment = wire_time(parse_moment(at, datetime.now(UTC)))
+    found = _pool(session.client, thing, moment)
+    if found is not None:
+        session.output.text(_pool_lines(found, session.now), found)
+        return
+    if at is not None:
+        raise ConfigError("USAGE", why=f"--at is for pools, and there is no pool {thing!r}")
+    from secbeat.cli import resolving
+
+    node = session.client.get(*_API, "nodes", resolving.node_id(session.client, thing), "why")
+    session.output.text(_node_lines(node), node)
+
+
+def _pool(client: Any, name: str, at: str | None) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = client.get(*_API, "pools", name, "why", at=at)
+    except ConfigError as error:
+        if error.status == 404 and (at is None or not _has_pool(client, name)):
+            return None
+        raise
+    return found
+
+
+def _has_pool(client: Any, name: str) -> bool:
+    return any(row.get("name") == name for row in client.items(*_API, "pools"))
+
+
+def _pool_lines(found: dict[str, Any], now: datetime) -> list[str]:
+    from secbeat.cli.durations import age
+    from secbeat.cli.output import clean
+    from secbeat.cli.views import percent
+
+    lines = [f"{found['name']}: {found['sentence']}"]
+    if found.get("fix"):
+        lines.append(f"  fix:       {found['fix']}")
+    decision = found.get("decision")
+    if decision:
+        seen = decision.get("snapshot") or {}
+        counts = ("active", "pending", "draining", "failed", "silent", "warming", "fresh")
+        seen_nodes = ", ".join(f"{seen.get(key, 0)} {key}" for key in counts)
+        connections = f"{seen.get('connections', 0)} connections"
+        size = f"{decision['direction']} {decision.get('size') or ''}".strip()
+        lines += [
+            f"  decision:  {decision['code']}, {size}, {age(decision.get('at'), now)} ago, {_times(decision)}",
+            f"  nodes:     {decision.get('capacity')} now, {decision.get('desired')} wanted; {seen_nodes}",
+            f"  load:      cpu {percent(seen.get('cpu'))}, memory {percent(seen.get('memory'))}, {connections}",
+            f"  checks:    {decision.get('up_checks', 0)} above, {decision.get('down_checks', 0)} below",
+        ]
+        lines += [f"  clamp:     {clamp['code']}: {clamp['sentence']}" for clamp in decision.get("clamps") or ()]
+        lines.append(f"  more:      secbeat explain {decision['code']}")
+    return [clean(line) for line in lines]
+
+
+def _times(decision: dict[str, Any]) -> str:
+    count = decision.get("equal_count", 1)
+    return "once" if count == 1 else f"the same {count} times"
+
+
+def _node_lines(found: dict[str, Any]) -> list[str]:
+    from secbeat.cli.output import clean
+
+    blocked = ", ".join(found.get("blocked_by") or ()) or "nothing"
+    lines = [
+        f"{found['node_id']}: {found['sentence']}",
+        f"  pool:      {found['pool']}",
+        f"  state:     {found['state']}",
+        f"  kept by:   {blocked}",
+    ]
+    return [clean(line) for line in lines]
+
+
+def explain(
+    code: Annotated[str | None, typer.Argument(help="Code of an error or a decision; none: list them all.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Say what a code means and what to do; works offline."""
+    printer = Output(output)
+    if code is None:
+        columns = [Column(name.upper(), lambda row, name=name: row[name]) for name in ("code", "kind", "title")]  # type: ignore[misc]
+        rows = [_entry(entry) for entry in sorted(catalogue.ALL.values(), key=lambda entry: entry.code)]
+        printer.rows(rows, columns, empty="")
+        return
+    wanted = code.upper().replace("-", "_")
+    found = catalogue.ALL.get(wanted)
+    if found is None:
+        near = get_close_matches(wanted, catalogue.ALL, n=3, cutoff=0.5)
+        fix = f"Did you mean: {', '.join(near)}" if near else None
+        raise ConfigError("UNKNOWN_CODE", why=f"{code[:64]!r} is not in the catalogue of this version", fix=fix)
+    lines = [f"{found.code}: {found.title}", "", f"  {found.cause}", "", f"  fix:  {found.remedy}"]
+    printer.text(lines, _entry(found))
+
+
+def _entry(entry: catalogue.Entry) -> dict[str, str]:
+    return {
+        "code": entry.code,
+        "kind": entry.kind,
+        "title": entry.title,
+        "cause": entry.cause,
+        "remedy": entry.remedy,
+    }
