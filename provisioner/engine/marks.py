@@ -1,0 +1,54 @@
+"""Whose process is that: every process of a job carries a mark in its environment.
+
+Parentage is not enough. Ansible's workers call ``setsid``, and a job process that was killed with -9 leaves its
+``ansible-playbook`` (which ignores SIGHUP under ansible-runner) behind with init as its parent. The environment is
+inherited through all of that. A process that is meant to outlive its job drops the variable.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+
+import psutil
+
+MARK = "SECBEAT_JOB"
+
+
+def marked(job: str) -> list[psutil.Process]:
+    """Every process of this user that carries the mark of ``job``, except the calling one."""
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == job:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # ended meanwhile, or another user's
+    return found
+
+
+def end(processes: Iterable[psutil.Process]) -> int:
+    """SIGKILL each that still runs; psutil compares start times, so a reused pid is safe. Returns how many."""
+    count = 0
+    for process in processes:
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.Error:
+            continue
+        count += 1
+    return count
+
+
+def sweep(job: str, *, rounds: int = 5) -> int:
+    """End everything marked with ``job``; repeated, because a process may fork between the look and the signal."""
+    total = 0
+    for _ in range(rounds):
+        found = marked(job)
+        if not found:
+            break
+        total += end(found)
+        psutil.wait_procs(found, timeout=1.0)
+    return total

@@ -1,0 +1,1 @@
+"""The provisioner's HTTP surface."""

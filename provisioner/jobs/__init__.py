@@ -1,0 +1,1 @@
+"""Jobs: their records, their queue, their execution, their logs."""
