@@ -41,6 +41,8 @@ class History:
             head = _past(request, hub)
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
+            if request.method == "HEAD":
+                return response
             if query_flag(request, "once"):
                 feed.end()
             try:

@@ -87,6 +87,8 @@ async def _stream(request: web.Request, first: bytes, second: bytes, others: Ite
     """A list of many nodes, chunk by chunk: between two chunks heartbeats and decisions get their turn."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     try:
         for chunk in (first, second):
             await response.write(chunk)

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from secbeat.api.requests import ApiError
-from secbeat.api.routes import Route
+from secbeat.api.routes import Route, plain_path
 from secbeat.errors import SecbeatError
 from secbeat.store import Conflict, NotLeader, Unavailable
 
@@ -25,7 +25,7 @@ class RouteTable:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         routes = list(routes)
-        self._by_template = {(route.method, route.path): route for route in routes}
+        self._by_template = {(route.method, plain_path(route.path)): route for route in routes}
         self._legacy = [(_pattern(route.path), route) for route in routes if route.legacy]
 
     def of(self, request: web.Request) -> Route | None:
@@ -42,8 +42,7 @@ class RouteTable:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    plain = re.sub(r"\{(\w+):[^/]*\}", r"{\1}", template)
-    parts = re.split(r"\{\w+\}", plain)
+    parts = re.split(r"\{\w+\}", plain_path(template))
     return re.compile("[^/]+".join(re.escape(part) for part in parts))
 
 

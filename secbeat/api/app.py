@@ -18,6 +18,7 @@ AuditHook = Callable[[web.Request, Principal, int], Awaitable[None]]
 
 _API_CSP = "default-src 'none'; frame-ancestors 'none'"
 _NOT_AUDITED = 429
+_UNLISTED = frozenset({"/api/openapi.json", "/docs"})
 
 
 def build_app(
@@ -74,6 +75,17 @@ async def security_headers(_request: web.BaseRequest, response: web.StreamRespon
     headers.setdefault("Content-Security-Policy", _API_CSP)
 
 
+async def _unlisted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What is in no table: the two pages about the table, and what the router refuses by itself.
+
+    Raises:
+        RuntimeError: anything else, or a path that the table spells otherwise than the router would be open to all.
+    """
+    if request.match_info.http_exception is None and request.path not in _UNLISTED:
+        raise RuntimeError(f"{request.path} has a handler and no route")
+    return await handler(request)
+
+
 def _guarded(table: RouteTable, hosts: HostCheck, guard: Guard, on_audit: AuditHook | None) -> Middleware:
     async def audit(request: web.Request, route: Route, caller: Principal, status: int) -> None:
         # Beyond the limit of failed logins nothing is recorded, or a stranger could fill the audit.
@@ -85,7 +97,7 @@ def _guarded(table: RouteTable, hosts: HostCheck, guard: Guard, on_audit: AuditH
         hosts.check(request)
         route = table.of(request)
         if route is None:
-            return await handler(request)
+            return await _unlisted(request, handler)
         try:
             caller = guard.caller(request, route)
         except ApiError as error:

@@ -12,7 +12,7 @@ from jinja2 import Environment
 from pydantic import TypeAdapter
 
 from secbeat import __version__
-from secbeat.api.routes import Route
+from secbeat.api.routes import Route, plain_path
 
 _REF = "#/components/schemas/{model}"
 _PROBLEM = {
@@ -40,7 +40,7 @@ def document(title: str, routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for number, route in enumerate(routes):
         operation = _operation(route, shapes.get((number, "validation")), shapes.get((number, "serialization")))
-        paths.setdefault(_plain_path(route.path), {})[route.method.lower()] = operation
+        paths.setdefault(plain_path(route.path), {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": f"SecBeat {title}", "version": __version__, "license": {"name": "Apache-2.0"}},
@@ -64,13 +64,8 @@ def _schemas(routes: Sequence[Route]) -> tuple[dict[tuple[int, Any], Any], dict[
     return dict(shapes), definitions.get("$defs", {})
 
 
-def _plain_path(path: str) -> str:
-    """Aiohttp's ``{name:regex}`` as OpenAPI's ``{name}``."""
-    return re.sub(r"\{(\w+):[^/]*\}", r"{\1}", path)
-
-
 def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
-    path = _plain_path(route.path)
+    path = plain_path(route.path)
     done: dict[str, Any] = {"description": "done"}
     if answer is not None:
         done["content"] = {"application/json": {"schema": answer}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,11 @@ class Route:
     changes: bool = False
     legacy: bool = False
     query: Mapping[str, str] = field(default_factory=dict)
+
+
+def plain_path(path: str) -> str:
+    """A route's path with ``{name:regex}`` as ``{name}``: as OpenAPI has it, and as aiohttp names the resource."""
+    return re.sub(r"\{(\w+):[^/]*\}", r"{\1}", path)
 
 
 def health_routes(checks: Callable[[], Mapping[str, str | None]]) -> list[Route]:
