@@ -74,6 +74,7 @@ class NodeRecord(Record):
     protected: bool = False
     destroy_op_id: OpId | None = None
     agent_version: str = Field("", max_length=64)
+    by_hand: bool = Field(False, description="Its machine is a person's: it is drained, and never torn down by us.")
 
     @property
     def management_host(self) -> str | None:

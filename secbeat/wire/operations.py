@@ -69,6 +69,8 @@ class OperationRecord(Record):
     machine: Machine | None = None
     error: OperationError | None = Field(None, description="The end's reason, or the latest trouble while it goes on.")
     stage: str = Field("", max_length=200, description="What the job is doing, from its record.")
+    by_hand: bool = Field(False, description="A person starts the machine; the receiver is never asked.")
+    may_exist: bool = Field(False, description="A request may have arrived: there may be a machine to destroy.")
 
     @property
     def ended(self) -> bool:

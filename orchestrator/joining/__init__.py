@@ -1,0 +1,1 @@
+"""How nodes come in: one-use join secrets, registrations, credentials, adoption."""

@@ -1,0 +1,185 @@
+"""The scaling loop: every pool at its own interval, and at once when a fleet falls below what it must have."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from orchestrator.operations.context import Context
+from orchestrator.operations.waiting import wait
+from orchestrator.reconcile.acting import Acting
+from orchestrator.reconcile.pools import Pools
+from orchestrator.scaling import History, acts, decide
+from secbeat.store import Unavailable
+from secbeat.wire.decisions import DecisionRecord
+from secbeat.wire.pools import PoolRecord
+
+log = logging.getLogger("ResourceManager")
+
+_AT_ONCE = frozenset({"BELOW_MIN_FLEET_SIZE", "OVERRIDE", "RETIRED"})
+_NAP = 60.0
+_OUTAGE = "MASS_SILENCE"
+
+
+@dataclass(kw_only=True)
+class ScalingLoop:
+    """Summarise, decide, act, note. ``wake`` asks for a look between two checks: it counts for no threshold."""
+
+    context: Context
+    pools: Pools
+    acting: Acting
+    _due: dict[str, float] = field(default_factory=dict)
+    _dirty: set[str] = field(default_factory=set)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _said: dict[str, tuple[object, ...]] = field(default_factory=dict)
+
+    def wake(self, pool: str) -> None:
+        """Something about this pool has changed."""
+        self._dirty.add(pool)
+        self._wake.set()
+
+    def restart(self) -> None:
+        """A new leadership: every pool is checked now, its counters begin anew."""
+        self._due.clear()
+        self._dirty.clear()
+        self.pools.histories.clear()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            seconds = await self.turn()
+            await wait(self._wake, self.context.clock, seconds)
+
+    async def turn(self) -> float:
+        """Evaluate what is due; seconds until the next pool is."""
+        names = self.pools.names()
+        dirty, self._dirty = self._dirty, set()
+        for name in names:
+            now = self.context.clock.monotonic()
+            scheduled = now >= self._due.get(name, now)
+            if scheduled:
+                self._due[name] = now + self.pools.policy(name).scaling_check_interval_seconds
+            if scheduled or name in dirty:
+                try:
+                    await self.evaluate(name, scheduled=scheduled)
+                except Unavailable as error:
+                    log.warning("ResourceManager scaling of pool %s: %s", name, error, extra={"action": "store_away"})
+        now = self.context.clock.monotonic()
+        await self.pools.decisions.flush()
+        return max(min((self._due[name] - now for name in names), default=_NAP), 0.05)
+
+    async def evaluate(self, name: str, *, scheduled: bool = True) -> DecisionRecord | None:
+        """One evaluation; None: a look between two checks that found nothing to be done at once."""
+        record = await self._expired(name)
+        history = self._history(name, record)
+        decision = decide(self.pools.policy(name), history, self.pools.snapshot(name), self.context.clock.now())
+        if not scheduled and not (decision.code in _AT_ONCE and acts(decision)):
+            return None
+        op_ids = await self.acting.act(decision)
+        decision = decision.model_copy(update={"op_ids": tuple(op_ids)})
+        self.pools.histories[name] = history.after(decision, acted=bool(op_ids))
+        decision = self.pools.decisions.add(decision)
+        await self._keep(name, decision, acted=bool(op_ids))
+        self._tell(decision, acted=bool(op_ids))
+        return decision
+
+    # -------------------------------------------------------------- inputs
+
+    def _history(self, name: str, record: PoolRecord) -> History:
+        records = self.context.records
+        creates = [op for op in records.open_operations(name) if op.action == "create"]
+        return self.pools.history(name).with_record(
+            record,
+            open_operations=len(creates),
+            open_limit=len(creates) + self.acting.issuing.room(name, "create"),
+            replaced=frozenset(self._attended(name)),
+        )
+
+    def _attended(self, name: str) -> set[str]:
+        """Dead nodes for which something is under way, or which never lived: their boot failed."""
+        records = self.context.records
+        found = {op.failed_node_id for op in records.open_operations(name) if op.failed_node_id is not None}
+        failed = {op.node_id for op in records.operations.values() if op.action == "create" and op.state == "failed"}
+        return found | failed
+
+    async def _expired(self, name: str) -> PoolRecord:
+        """The pool's record without what has run out; notes whether the configuration still has the pool."""
+        records = self.context.records
+        pause, override = self.pools.pause(name), self.pools.override(name)
+        vanished = not self.pools.configured(name)
+        before = records.pool(name)
+        if (before.pause, before.override, before.vanished) == (pause, override, vanished):
+            return before
+        after = await records.change_pool(
+            name, lambda one: one.model_copy(update={"pause": pause, "override": override, "vanished": vanished})
+        )
+        ended = [
+            word
+            for word, was, now in (("pause", before.pause, pause), ("manual size", before.override, override))
+            if was and not now
+        ]
+        for word in ended:
+            self.context.events.publish("pool.expired", f"The {word} of pool {name} has run out", pool=name)
+        if vanished != before.vanished:
+            what = "is no longer configured: it stays as it is" if vanished else "is configured again"
+            self.context.events.publish(
+                "pool.vanished" if vanished else "pool.returned", f"Pool {name} {what}", pool=name
+            )
+        return after
+
+    # -------------------------------------------------------------- outcome
+
+    async def _keep(self, name: str, decision: DecisionRecord, *, acted: bool) -> None:
+        """What outlives a restart: when the pool last scaled, and whether mass silence holds it."""
+        now, silence = decision.at, decision.code == _OUTAGE
+
+        def change(record: PoolRecord) -> PoolRecord:
+            changes: dict[str, object] = {}
+            if acted and decision.direction == "up":
+                changes["last_up_at"] = now
+            if acted and decision.direction == "down":
+                changes["last_down_at"] = now
+            if silence != (record.frozen_since is not None):
+                changes["frozen_since"] = now if silence else None
+            return record.model_copy(update=changes) if changes else record
+
+        before = self.context.records.pool(name).frozen_since
+        if decision.would and not silence and before is None:
+            return
+        after = (await self.context.records.change_pool(name, change)).frozen_since
+        if (before is None) != (after is None):
+            kind = "pool.thawed" if after is None else "pool.frozen"
+            what = "is no longer frozen" if after is None else f"is frozen: {decision.sentence}"
+            self.context.events.publish(kind, f"Pool {name} {what}", pool=name)
+
+    def _tell(self, decision: DecisionRecord, *, acted: bool) -> None:
+        """Metrics always; log and event when the verdict is another one than before."""
+        metrics = self.context.metrics
+        metrics.decision(decision.pool, decision.direction, decision.code)
+        if acted and decision.direction in {"up", "down"}:
+            metrics.scaling_decision("scale_up" if decision.direction == "up" else "scale_down", decision.pool)
+        essence = (decision.direction, decision.size, decision.code, decision.capacity, decision.would)
+        if not acted and self._said.get(decision.pool) == essence:
+            return
+        self._said[decision.pool] = essence
+        would = " (observe: nothing is done)" if decision.would else ""
+        log.info(
+            "ResourceManager scaling decision for pool %s: %s %d [%s] %s%s",
+            decision.pool,
+            decision.direction,
+            decision.size,
+            decision.code,
+            decision.sentence,
+            would,
+            extra={"action": "decision", "pool": decision.pool, "code": decision.code},
+        )
+        self.context.events.publish(
+            "pool.decision",
+            f"{decision.direction} {decision.size}: {decision.sentence}{would}",
+            pool=decision.pool,
+            code=decision.code,
+            direction=decision.direction,
+            size=decision.size,
+            op_ids=list(decision.op_ids),
+        )
