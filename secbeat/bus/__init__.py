@@ -67,7 +67,10 @@ class Bus:
 
     async def lease(self, holder: str, *, clock: Clock | None = None, timing: LeaseTiming | None = None) -> LeaseKeeper:
         """The leadership of this cluster. ``holder`` names one process at a time; see :class:`LeaseKeeper`."""
-        return LeaseKeeper(await self._store(subjects.STATE_BUCKET), holder, clock=clock, timing=timing)
+        await self._store(subjects.STATE_BUCKET)
+        timing = timing or LeaseTiming()
+        store = Store(self._link, subjects.STATE_BUCKET, timeout=timing.call)
+        return LeaseKeeper(store, holder, clock=clock, timing=timing)
 
     async def queue(self) -> NatsQueue:
         """The work queue of jobs."""

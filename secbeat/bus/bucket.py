@@ -49,8 +49,9 @@ class Fence(Protocol):
 class Store:
     """Raw access to one bucket's messages: what buckets and the lease have in common."""
 
-    def __init__(self, link: Link, name: str) -> None:
+    def __init__(self, link: Link, name: str, *, timeout: float | None = None) -> None:
         self.link, self.stream, self._prefix = link, f"KV_{name}", f"$KV.{name}."
+        self._timeout = timeout
 
     def subject(self, key: str) -> str:
         """The subject of a key. Raises ValueError for what is no key."""
@@ -66,7 +67,7 @@ class Store:
         """
         body = json.dumps({"last_by_subj": self.subject(key)}).encode()
         try:
-            answer = await self.link.call(f"$JS.API.STREAM.MSG.GET.{self.stream}", body)
+            answer = await self.link.call(f"$JS.API.STREAM.MSG.GET.{self.stream}", body, timeout=self._timeout)
         except Refused as refusal:
             if refusal.code == _NO_MESSAGE:
                 return b"", 0
@@ -104,7 +105,7 @@ class Store:
 
     async def _call(self, key: str, value: bytes, headers: dict[str, str]) -> dict[str, Any]:
         try:
-            return await self.link.call(self.subject(key), value, headers=headers or None)
+            return await self.link.call(self.subject(key), value, headers=headers or None, timeout=self._timeout)
         except Refused as refusal:
             if refusal.code in _WRONG_SEQUENCE:
                 raise Conflict(f"{key}: {refusal}") from None

@@ -37,6 +37,7 @@ class LeaseTiming:
     ttl: int = 15
     renew: float = 3.0
     retry: float = 1.0
+    call: float = 2.0
 
     @property
     def believe(self) -> float:

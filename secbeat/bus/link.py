@@ -39,7 +39,7 @@ class Timing:
     stuck: float = 3.0
     reconnect_min: float = 0.25
     reconnect_max: float = 2.0
-    call: float = 3.0
+    call: float = 5.0
 
 
 class Refused(Exception):
@@ -115,7 +115,9 @@ class Link:
         except Exception as error:  # noqa: BLE001 - a half-open client fails in many ways; it is given up anyway
             log.debug("closing: %s", error)
 
-    async def call(self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    async def call(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
         """One JetStream request: a publish to a stream, or a call of its API.
 
         Raises:
@@ -123,7 +125,7 @@ class Link:
             Unavailable: not sent, or no answer in time; a publish may have happened.
             ValueError: the payload is larger than the server takes.
         """
-        message = await self.request(subject, payload, timeout=self.timing.call, headers=headers)
+        message = await self.request(subject, payload, timeout=timeout or self.timing.call, headers=headers)
         try:
             answer = json.loads(message)
         except ValueError:

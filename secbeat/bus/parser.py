@@ -56,13 +56,15 @@ class HotParser(Parser):
                 body = end
                 try:
                     sid, length = int(fields[2]), int(fields[-1])
+                    skip = int(fields[-2]) if data[at] == 72 else 0  # 72: "H", the headers come first
                 except (IndexError, ValueError):
                     raise ProtocolError from None
+                if not 0 <= skip <= length:
+                    raise ProtocolError
                 end = body + length + 2
                 if end > size:
                     break
                 if sid in self.hot:
-                    skip = int(fields[-2]) if data[at] == 72 else 0  # 72: "H", the headers come first
                     self._deliver(sid, fields[1], data[body + skip : end - 2])
                     at = end
                     continue

@@ -12,6 +12,7 @@ from secbeat.testing.lease import Leadership, MemoryLease
 from secbeat.testing.ledger import MemoryLedger
 from secbeat.testing.messaging import MemoryMessaging
 from secbeat.testing.queue import MemoryQueue, MemoryWork
+from secbeat.testing.waiting import until
 
 __all__ = [
     "Call",
@@ -24,4 +25,5 @@ __all__ = [
     "MemoryQueue",
     "MemoryWork",
     "settle",
+    "until",
 ]
