@@ -1,0 +1,75 @@
+"""Ports of the services: whether a configured one is free, and free ones that stay ours until a service takes them."""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+from dataclasses import dataclass, field
+
+from secbeat.errors import ConfigError
+from secbeat.settings import split_address
+
+# Below the range from which the kernel takes ports for outgoing connections, so that none of these takes ours.
+_LOWEST, _HIGHEST = 20_000, 32_000
+_TRIES = 200
+
+
+@dataclass
+class Reservations:
+    """Held ports. A service that listens with SO_REUSEADDR can take its port; nobody else is given it."""
+
+    _held: list[socket.socket] = field(default_factory=list)
+
+    def free(self, host: str, *, preferred: int = 0) -> int:
+        """Reserve a free port of ``host``, the preferred one if it is free.
+
+        Raises:
+            ConfigError: none was found (PORT_IN_USE), or the address cannot be bound (ADDRESS_UNAVAILABLE).
+        """
+        choices = [preferred] if preferred else []
+        choices += random.sample(range(_LOWEST, _HIGHEST), _TRIES)
+        for port in choices:
+            sock = _socket(host)
+            try:
+                sock.bind((host, port))
+            except OSError as error:
+                sock.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise ConfigError("ADDRESS_UNAVAILABLE", why=f"{host}: {error.strerror}") from None
+                continue
+            # After the exclusive bind: from now on a listener that sets the same option may share the port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._held.append(sock)
+            return port
+        raise ConfigError("PORT_IN_USE", why=f"{_TRIES} ports of {host} were tried and taken")
+
+    def release(self) -> None:
+        """Let all ports go."""
+        while self._held:
+            self._held.pop().close()
+
+
+def check_free(key: str, address: str) -> None:
+    """Refuse an address that cannot be listened on, naming the configuration key that sets it.
+
+    Raises:
+        ConfigError: PORT_IN_USE, ADDRESS_UNAVAILABLE.
+    """
+    host, port = split_address(address)
+    try:
+        with _socket(host) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                "PORT_IN_USE",
+                why=f"{key} = {address}: another process listens there",
+                fix=f"Find it: ss -ltnp 'sport = :{port}' — stop it, or set {key} to another address",
+            ) from None
+        raise ConfigError("ADDRESS_UNAVAILABLE", why=f"{key} = {address}: {error.strerror or error}") from None
+
+
+def _socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
