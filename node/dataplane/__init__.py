@@ -5,9 +5,11 @@ The order in which a drain calls it: ``begin_drain`` (still serving), ``close_li
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
+
+from node.dataplane.blocklist import Blocklist
+from secbeat.settings import NodeSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,10 @@ class DataPlane(Protocol):
         """Latency since the last call."""
         ...
 
-    def set_blocklist(self, version: int, entries: Iterable[str]) -> None:
-        """Replace the blocklist by addresses and CIDRs. Raises ValueError for one that is neither; nothing changes."""
+    def configure(self, settings: NodeSettings) -> None:
+        """Apply the keys that are live."""
+        ...
+
+    def set_blocklist(self, blocklist: Blocklist) -> None:
+        """Replace the blocklist; it counts from the next request."""
         ...

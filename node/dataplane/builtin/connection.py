@@ -118,6 +118,10 @@ class ConnectionServer(web.Server):
         self.handshakes += 1
         super().connection_made(handler, transport)
 
+    def keep_idle_for(self, seconds: float) -> None:
+        """New connections may be idle so long."""
+        self._kwargs["keepalive_timeout"] = seconds
+
     @property
     def open(self) -> list[Connection]:
         """The connections whose handshake is over."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import aiohttp
@@ -120,8 +119,14 @@ class BuiltinPlane:
     def take_latency(self) -> Quantiles:
         return self._counters.latency.take()
 
-    def set_blocklist(self, version: int, entries: Iterable[str]) -> None:
-        self._blocklist = Blocklist(version, entries)
+    def configure(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        if self._upstream is not None and self._server is not None:
+            self._upstream = Upstream(self._upstream.session, settings, Forwarding(settings.trusted_proxies))
+            self._server.keep_idle_for(settings.idle_timeout_seconds)
+
+    def set_blocklist(self, blocklist: Blocklist) -> None:
+        self._blocklist = blocklist
 
     # -------------------------------------------------------------------------------------------------------- requests
 
@@ -187,10 +192,11 @@ class BuiltinPlane:
 
     async def _sweep(self) -> None:
         """Refuse clients that do not finish their headers."""
-        server, limit = self._server, self._settings.header_timeout_seconds
+        server = self._server
         assert server is not None  # noqa: S101 - started by start
         loop = asyncio.get_running_loop()
         while True:
+            limit = self._settings.header_timeout_seconds
             await asyncio.sleep(min(_SWEEP, limit / 4))
             now = loop.time()
             for connection in server.open:

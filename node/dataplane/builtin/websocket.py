@@ -36,12 +36,13 @@ class Tunnel:
 
     def __init__(self, client: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse[bool]) -> None:
         self._client, self._upstream = client, upstream
+        self._broken_code = 1011
 
     async def run(self) -> None:
         """Until both sides are closed."""
         pumps = [
-            asyncio.create_task(_pump(self._client, self._upstream), name="websocket up"),
-            asyncio.create_task(_pump(self._upstream, self._client), name="websocket down"),
+            asyncio.create_task(self._pump(self._client, self._upstream), name="websocket up"),
+            asyncio.create_task(self._pump(self._upstream, self._client), name="websocket down"),
         ]
         try:
             await asyncio.gather(*pumps)
@@ -53,44 +54,41 @@ class Tunnel:
 
     async def go_away(self) -> None:
         """Close both sides with 1001; the peer has five seconds to answer."""
-        await asyncio.gather(
-            _close(self._client, 1001, b"the node leaves"), _close(self._upstream, 1001, b"the node leaves")
-        )
+        self._broken_code = 1001
+        await asyncio.gather(_close(self._client, 1001), _close(self._upstream, 1001))
+
+    async def _pump(self, source: Socket, target: Socket) -> None:
+        try:
+            while await self._pass_on(await source.receive(), target):
+                pass
+            if source.close_code is not None:
+                await _close(source, source.close_code)
+        except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
+            log.debug("WebSocket: %r", error)
+            await _close(target, self._broken_code)
+            await _close(source, self._broken_code)
+
+    async def _pass_on(self, message: Any, target: Socket) -> bool:
+        """Send one message on; False when it was the last."""
+        kind, data = message.type, message.data
+        if kind is WSMsgType.TEXT:
+            await target.send_str(data)
+        elif kind is WSMsgType.BINARY:
+            await target.send_bytes(data)
+        elif kind is WSMsgType.PING:
+            await target.ping(data)
+        elif kind is WSMsgType.PONG:
+            await target.pong(data)
+        elif kind is WSMsgType.CLOSE:
+            await _close(target, data, (message.extra or "").encode())
+            return False
+        else:
+            await _close(target, self._broken_code)  # a side that is closed already ignores it
+            return False
+        return True
 
 
-async def _pump(source: Socket, target: Socket) -> None:
-    try:
-        while await _pass_on(await source.receive(), target):
-            pass
-        if source.close_code is not None:
-            await _close(source, source.close_code, b"")
-    except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
-        log.debug("WebSocket: %r", error)
-        await _close(target, 1011, b"")
-        await _close(source, 1011, b"")
-
-
-async def _pass_on(message: Any, target: Socket) -> bool:
-    """Send one message on; False when it was the last."""
-    kind, data = message.type, message.data
-    if kind is WSMsgType.TEXT:
-        await target.send_str(data)
-    elif kind is WSMsgType.BINARY:
-        await target.send_bytes(data)
-    elif kind is WSMsgType.PING:
-        await target.ping(data)
-    elif kind is WSMsgType.PONG:
-        await target.pong(data)
-    elif kind is WSMsgType.CLOSE:
-        await _close(target, data, (message.extra or "").encode())
-        return False
-    else:
-        await _close(target, 1011, b"")  # the other side broke off; a side that is closed already ignores it
-        return False
-    return True
-
-
-async def _close(socket: Socket, code: int | None, text: bytes) -> None:
+async def _close(socket: Socket, code: int | None, text: bytes = b"") -> None:
     if not socket.closed:
         await socket.close(code=1000 if not code or code in _NOT_SENDABLE else code, message=text)
 

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
+import sys
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -93,3 +98,173 @@ def unused_port():
             return sock.getsockname()[1]
 
     return find
+
+
+@pytest.fixture
+def until():
+    """Wait for a condition, at most ten seconds."""
+
+    async def wait(condition, seconds: float = 10.0):
+        async with asyncio.timeout(seconds):
+            while not (found := condition()):  # noqa: ASYNC110 - what is watched is another process or a socket
+                await asyncio.sleep(0.005)
+        return found
+
+    return wait
+
+
+class FakeOrchestrator:
+    """Answers registrations and heartbeats as told, and remembers them.
+
+    Attributes:
+        secret: the join secret that is good for one registration.
+        answers: statuses to give to the next registrations instead of 200.
+        known: heartbeats of unknown nodes get 404.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.secret = "join-secret-canary-4711"
+        self.token = "management-token-canary-4711"
+        self.cluster_id = str(uuid.uuid4())
+        self.registrations: list[dict] = []
+        self.authorizations: list[str | None] = []
+        self.heartbeats: list[dict] = []
+        self.answers: list[int] = []
+        self.known: set[str] = set()
+        self.interval = 0.1
+        self.nats: dict = {}
+        self.snapshot: dict = {"v": 1, "version": 0, "complete": True, "blocked": []}
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/api/v1/nodes/register", self._register)
+        app.router.add_post("/api/v1/nodes/heartbeat", self._heartbeat)
+        app.router.add_get("/api/v1/rules/snapshot", self._rules)
+        return app
+
+    def join_file(self, path, *, seconds: float = 600, **changes) -> dict:
+        """Write a join file."""
+        end = datetime.now(UTC) + timedelta(seconds=seconds)
+        content = {
+            "v": 1, "server_url": self.url, "cluster_id": self.cluster_id, "node_id": str(uuid.uuid4()),
+            "op_id": "01JZZZZZZZZZZZZZZZZZZZZZZZ", "pool": "web", "secret": self.secret,
+            "expires_at": end.isoformat(), **changes,
+        }  # fmt: skip
+        path.write_text(json.dumps(content))
+        path.chmod(0o600)
+        return content
+
+    async def _register(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.registrations.append(body)
+        self.authorizations.append(request.headers.get("Authorization"))
+        if self.answers and (status := self.answers.pop(0)) != 200:
+            return web.Response(status=status, text="told to")
+        join = body.get("join")
+        if join is None:
+            return self._registered(str(uuid.uuid4()), None)
+        if join.get("secret") is not None:
+            if join["secret"] != self.secret:
+                return web.Response(status=403, text="this join secret was used already")
+            self.secret = ""
+        elif request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.Response(status=401)
+        credentials = {"cluster_id": self.cluster_id, "epoch": 7, "management_token": self.token, **self.nats}
+        return self._registered(join["node_id"], credentials)
+
+    def _registered(self, node_id: str, credentials: dict | None) -> web.Response:
+        self.known.add(node_id)
+        return web.json_response(
+            {
+                "node_id": node_id,
+                "heartbeat_interval": 1,
+                "heartbeat_interval_seconds": self.interval,
+                "endpoints": {"heartbeat_url": f"{self.url}/h", "control_url": f"{self.url}/c"},
+                **({"credentials": credentials} if credentials else {}),
+            }
+        )
+
+    async def _heartbeat(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.heartbeats.append(body)
+        return web.Response(status=200 if body["node_id"] in self.known else 404)
+
+    async def _rules(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.snapshot)
+
+
+@pytest.fixture
+async def orchestrator(upstream):
+    """A running fake orchestrator."""
+    fake = FakeOrchestrator()
+    fake.url = await upstream(fake.app())
+    return fake
+
+
+class NodeProcess:
+    """A node in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ports: dict[str, int], directory: Path, log: Path) -> None:
+        self.process, self.directory, self._log = process, directory, log
+        self.proxy, self.management, self.metrics = ports["proxy"], ports["management"], ports["metrics"]
+
+    @property
+    def output(self) -> str:
+        """What it has written."""
+        return self._log.read_text()
+
+    def running(self) -> bool:
+        return self.process.returncode is None
+
+    async def ended(self, seconds: float = 20.0) -> int:
+        """Its exit code, waited for."""
+        async with asyncio.timeout(seconds):
+            return await self.process.wait()
+
+
+@pytest.fixture
+async def node_process(tmp_path, unused_port):
+    """Start `python -m node` with a configuration; whatever still runs at the end is killed."""
+    started: list[NodeProcess] = []
+
+    async def start(
+        *, node: str = "", management: str = "", nats: str = "", name: str = "node", **addresses: str
+    ) -> NodeProcess:
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        ports = {kind: unused_port() for kind in ("proxy", "management", "metrics")}
+        used = {kind: f"127.0.0.1:{port}" for kind, port in ports.items()} | addresses
+        config = directory / "node.toml"
+        config.write_text(
+            f"""
+[node]
+state_dir = "{directory}/state"
+listen_addr = "{used["proxy"]}"
+metrics_addr = "{used["metrics"]}"
+register_jitter_seconds = 0
+propagation_seconds = 0.2
+{node}
+[management]
+listen_addr = "{used["management"]}"
+{management}
+[nats]
+url = "nats://127.0.0.1:1"
+connect_timeout_seconds = 0.5
+{nats}
+"""
+        )
+        log = directory / f"output{len(started)}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "node", "--config", str(config), stdout=output, stderr=output
+            )
+        made = NodeProcess(process, ports, directory, log)
+        started.append(made)
+        return made
+
+    yield start
+    for one in started:
+        if one.running():
+            one.process.kill()
+            await one.process.wait()
