@@ -288,7 +288,8 @@ def _tail(log: Path, start: int) -> str:
         text = log.read_bytes()[start:].decode(errors="replace")
     except OSError:
         return ""
-    lines = [line for line in text.splitlines() if "[FTL]" in line or "[ERR]" in line] or text.splitlines()
+    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if "[FTL]" in line or "[ERR]" in line] or lines
     return lines[-1].split("] ", 2)[-1].strip() if lines else ""
 
 
