@@ -46,7 +46,7 @@ app = typer.Typer(
 
 @app.callback()
 def secbeat(
-    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Self-hosted auto-scaling for fleets of machines: it decides, your own playbooks build.
 
@@ -58,8 +58,6 @@ def secbeat(
 
         print(f"secbeat {__version__}")
         raise typer.Exit
-    if ctx.invoked_subcommand is None:
-        print(ctx.get_help())
 
 
 def _add(function: Any, *examples: str, name: str | None = None) -> None:
@@ -93,11 +91,17 @@ app.add_typer(configuring.config, name="config", epilog=example("secbeat config 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code. Every error that a person can cause is printed with code, why and fix."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = typer.main.get_command(app)
+    if "_SECBEAT_COMPLETE" in os.environ:  # the shell asks for completions
+        command.main(arguments, prog_name="secbeat")
     try:
-        code = command.main(arguments, prog_name="secbeat", standalone_mode=False)
+        # Not command.main(): it would turn a closed pipe into exit code 1.
+        with command.make_context("secbeat", arguments) as context:
+            command.invoke(context)
         sys.stdout.flush()
+    except typer.Exit as ended:
+        return ended.exit_code
     except SecbeatError as error:
         print_error(error)
         return error.exit_code
@@ -110,7 +114,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         # The reader has gone (secbeat events | head): nothing to say, and nothing left to flush at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _usage(error: Exception) -> SecbeatError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -11,14 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from secbeat.cli import reading
-from secbeat.cli.output import note
+from secbeat.cli.output import Format, note
 from secbeat.cli.session import Session, example, with_session
 
 _API = ("api", "v1")
 _RETRY_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0  # a connection so silent is given up: the service sends comments far more often
-_POLL_SECONDS = 0.5
-_FINISHED = {"succeeded", "failed", "cancelled"}
 
 
 @with_session
@@ -106,52 +103,12 @@ def job_log(
 ) -> None:
     """Print a job's log.
 
-    As it was written, byte for byte; the log lies with the provisioner.
+    As it was written, byte for byte; with '-o json' one object per line of it. The log lies with the provisioner.
     """
     from secbeat.cli import resolving
+    from secbeat.cli.log_copy import Lines, Raw, copy_log
 
     client = session.provisioner(provisioner_url)
     op_id = job.upper() if len(job) == 26 else resolving.op_id(session.client, job, of="jobs")
-    copy_log(client, op_id, follow=follow)
-
-
-def copy_log(client: Any, op_id: str, *, follow: bool) -> None:
-    """Copy the log to standard output, resuming by byte offset; with ``follow`` until the job has ended."""
-    from secbeat.errors import UnreachableError
-
-    offset, reached = 0, False
-    while True:
-        try:
-            # The state is read before the rest of the log: a job that has ended by then writes nothing after it.
-            ended = not follow or client.get("jobs", op_id).get("state") in _FINISHED
-            offset += _copy_from(client, op_id, offset)
-            reached = True
-        except UnreachableError as error:
-            if not (follow and reached):
-                raise
-            note(f"{error.why}; trying again")
-            ended = False
-        if ended:
-            return
-        time.sleep(_POLL_SECONDS)
-
-
-def _copy_from(client: Any, op_id: str, offset: int) -> int:
-    """Copy what the log has from ``offset`` on; the number of bytes."""
-    import http.client
-
-    from secbeat.cli.client import path
-
-    copied = 0
-    with client.open("GET", path("jobs", op_id, "log"), query={"offset": offset, "follow": 0}) as response:
-        while True:
-            try:
-                chunk = response.read1(1 << 16)
-            except (OSError, http.client.HTTPException):
-                break  # what came counts; the next request goes on behind it
-            if not chunk:
-                break
-            sys.stdout.buffer.write(chunk)
-            copied += len(chunk)
-    sys.stdout.buffer.flush()
-    return copied
+    sink = Raw() if session.output.format is Format.TABLE else Lines(session.output)
+    copy_log(client, op_id, sink, follow=follow)

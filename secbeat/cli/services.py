@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 _EXTRAS = {"orchestrator": "orchestrator", "provisioner": "provisioner", "node": "node", "secbeat": "all"}
 
 
+class DemoTarget(StrEnum):
+    """Where the demo's machines stand."""
+
+    LOCAL = "local"
+    QEMU = "qemu"
+
+
+class DemoEngine(StrEnum):
+    """What makes the demo's machines."""
+
+    ANSIBLE = "ansible"
+    TERRAFORM = "terraform"
+
+
 def up(
     config: ConfigOption = None,
     state: Annotated[Path | None, typer.Option("--state", help="State directory; kept when 'up' ends.")] = None,
@@ -33,8 +48,8 @@ def up(
 
 
 def demo(
-    target: Annotated[str, typer.Option("--target", help="Where the machines stand.")] = "local",
-    engine: Annotated[str, typer.Option("--engine", help="What makes them.")] = "ansible",
+    target: Annotated[DemoTarget, typer.Option("--target", help="Where the machines stand.")] = DemoTarget.LOCAL,
+    engine: Annotated[DemoEngine, typer.Option("--engine", help="What makes them.")] = DemoEngine.ANSIBLE,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end, on standard output.")] = False,
 ) -> None:
     """Run the whole loop with real load, on this machine.
@@ -42,7 +57,7 @@ def demo(
     A private instance on free ports; every step is checked from outside.
     """
     run = service_function("secbeat.demo", "run")
-    raise typer.Exit(run(target=target, engine=engine, as_json=as_json))
+    raise typer.Exit(run(target=target.value, engine=engine.value, as_json=as_json))
 
 
 def orchestrator(config: ConfigOption = None, settings: SetOption = None) -> None:
@@ -95,11 +110,11 @@ def overrides(settings: list[str] | None) -> dict[str, Any]:
 
 
 def _serve(name: str, config: Path | None, settings: list[str] | None) -> int:
-    main: Callable[[Stop, Loaded], Awaitable[int]] = service_function(f"{name}.app", "main")
     from secbeat import service
     from secbeat.settings import load
 
     loaded = load(config, overrides=overrides(settings))
+    main: Callable[[Stop, Loaded], Awaitable[int]] = service_function(f"{name}.app", "main")
     return service.run(name, lambda stop: main(stop, loaded), log_file=getattr(loaded.settings, name).log_file)
 
 
