@@ -2,7 +2,8 @@
 
 Parentage is not enough. Ansible's workers call ``setsid``, and a job process that was killed with -9 leaves its
 ``ansible-playbook`` (which ignores SIGHUP under ansible-runner) behind with init as its parent. The environment is
-inherited through all of that. A process that is meant to outlive its job drops the variable.
+inherited through all of that. A process that is meant to outlive its job drops the variable. (The job process itself is
+a fork without an exec, so it does not carry the mark; the fork server knows it as its child.)
 """
 
 from __future__ import annotations
