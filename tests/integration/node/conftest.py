@@ -132,8 +132,9 @@ class FakeOrchestrator:
         self.heartbeats: list[dict] = []
         self.answers: list[int] = []
         self.known: set[str] = set()
+        self.joined = ""
         self.interval = 0.1
-        self.nats: dict = {}
+        self.nats = lambda _public_key: {}
         self.snapshot: dict = {"v": 1, "version": 0, "complete": True, "blocked": []}
 
     def app(self) -> web.Application:
@@ -170,7 +171,13 @@ class FakeOrchestrator:
             self.secret = ""
         elif request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.Response(status=401)
-        credentials = {"cluster_id": self.cluster_id, "epoch": 7, "management_token": self.token, **self.nats}
+        self.joined = join["node_id"]
+        credentials = {
+            "cluster_id": self.cluster_id,
+            "epoch": 7,
+            "management_token": self.token,
+            **self.nats(join.get("nats_public_key")),
+        }
         return self._registered(join["node_id"], credentials)
 
     def _registered(self, node_id: str, credentials: dict | None) -> web.Response:
@@ -229,12 +236,12 @@ async def node_process(tmp_path, unused_port):
     started: list[NodeProcess] = []
 
     async def start(
-        *, node: str = "", management: str = "", nats: str = "", name: str = "node", **addresses: str
+        *, node: str = "", management: str = "", nats: str = "", name: str = "node", addresses: dict | None = None
     ) -> NodeProcess:
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
         ports = {kind: unused_port() for kind in ("proxy", "management", "metrics")}
-        used = {kind: f"127.0.0.1:{port}" for kind, port in ports.items()} | addresses
+        used = {kind: f"127.0.0.1:{port}" for kind, port in ports.items()} | (addresses or {})
         config = directory / "node.toml"
         config.write_text(
             f"""
@@ -243,15 +250,14 @@ state_dir = "{directory}/state"
 listen_addr = "{used["proxy"]}"
 metrics_addr = "{used["metrics"]}"
 register_jitter_seconds = 0
-propagation_seconds = 0.2
+{"" if "propagation_seconds" in node else "propagation_seconds = 0.2"}
 {node}
 [management]
 listen_addr = "{used["management"]}"
 {management}
 [nats]
-url = "nats://127.0.0.1:1"
-connect_timeout_seconds = 0.5
-{nats}
+connect_timeout_seconds = 2
+{nats or 'url = "nats://127.0.0.1:1"'}
 """
         )
         log = directory / f"output{len(started)}.log"

@@ -228,7 +228,7 @@ async def test_a_taken_port_stops_the_start_with_its_name(key, orchestrator, nod
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         node = await node_process(
-            node=f'server_url = "{orchestrator.url}"', management=f'auth_token = "{TOKEN}"', **{key: address}
+            node=f'server_url = "{orchestrator.url}"', management=f'auth_token = "{TOKEN}"', addresses={key: address}
         )
         assert await node.ended() == 2
     assert "error[PORT_IN_USE]" in node.output
@@ -240,7 +240,7 @@ async def test_a_taken_port_stops_the_start_with_its_name(key, orchestrator, nod
 async def test_plain_http_beyond_loopback_is_refused(key, orchestrator, node_process, unused_port):
     address = f"0.0.0.0:{unused_port()}"
     node = await node_process(
-        node=f'server_url = "{orchestrator.url}"', management=f'auth_token = "{TOKEN}"', **{key: address}
+        node=f'server_url = "{orchestrator.url}"', management=f'auth_token = "{TOKEN}"', addresses={key: address}
     )
     assert await node.ended() == 2
     assert "error[BIND_INSECURE]" in node.output
@@ -249,7 +249,9 @@ async def test_plain_http_beyond_loopback_is_refused(key, orchestrator, node_pro
 
 async def test_an_address_of_another_machine_is_named(orchestrator, node_process):
     node = await node_process(
-        node=f'server_url = "{orchestrator.url}"', management=f'auth_token = "{TOKEN}"', proxy="192.0.2.1:8443"
+        node=f'server_url = "{orchestrator.url}"',
+        management=f'auth_token = "{TOKEN}"',
+        addresses={"proxy": "192.0.2.1:8443"},
     )
     assert await node.ended() == 2
     assert "error[ADDRESS_UNAVAILABLE]" in node.output
@@ -350,9 +352,8 @@ async def test_no_secret_is_ever_written_to_the_log_or_the_process_list(orchestr
     await until(lambda: "Registered as" in node.output)
     seed = (node.directory / "state" / "nats.seed").read_text().strip()
     await ask(node, "/control/terminate", method="POST", token="wrong-token-canary", json=BODY)
-    command = b"".join(
-        Path(f"/proc/{node.process.pid}/{name}").read_bytes() for name in ("cmdline", "environ")
-    ).decode()
+    proc = Path(f"/proc/{node.process.pid}")
+    command = b"".join((proc / name).read_bytes() for name in ("cmdline", "environ")).decode()
     await ask(node, "/control/terminate", method="POST", token=orchestrator.token, json=BODY)
     assert await node.ended() == 0
     for canary in (secret, orchestrator.token, seed, "wrong-token-canary"):
