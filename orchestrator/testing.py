@@ -254,6 +254,13 @@ class World:
         await self.kill()
         return await self.boot()
 
+    async def __aenter__(self) -> World:
+        await self.boot()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
     async def close(self) -> None:
         """End everything."""
         await self.kill()

@@ -47,6 +47,8 @@ class Executor:
         """Have ``op_id`` carried out, unless it is already."""
         if not self._stopped and op_id not in self._tasks:
             self._tasks[op_id] = asyncio.create_task(self._carry_out(op_id), name=f"operation {op_id}")
+            if (op := self._context.records.operations.get(op_id)) is not None:
+                self.wake_node(op.node_id)  # another operation on the same node has to know
 
     def wake(self, op_id: str) -> None:
         """Something about this operation may have changed."""

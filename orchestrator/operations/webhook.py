@@ -87,7 +87,7 @@ class WebhookClient:
             return _failed("WEBHOOK_TIMEOUT", f"no answer within {self._timeout():g} s", arrived=True)
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
             return _failed("WEBHOOK_UNREACHABLE", f"{_plain(error)}", arrived=False)
-        except (aiohttp.InvalidURL, ValueError) as error:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
             return Delivery(
                 outcome="refused", arrived=False, code="WEBHOOK_REFUSED", sentence=f"the URL is not usable: {error}"
             )

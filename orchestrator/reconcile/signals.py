@@ -101,7 +101,7 @@ class Signals:
             return
         since = self._draining_since.setdefault(record.node_id, now)
         node = self.context.records.registry.get(record.node_id)
-        patience = 1.5 * (node.interval if node is not None else self.context.settings().heartbeat_interval_seconds)
+        patience = 0.8 * (node.interval if node is not None else self.context.settings().heartbeat_interval_seconds)
         if now - since > 10 * patience:
             self._draining_since[record.node_id] = now  # an old story: begin anew
         elif now - since >= patience:
