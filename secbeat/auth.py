@@ -10,13 +10,14 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import stat
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -32,6 +33,7 @@ _GRANTS: dict[Scope, frozenset[Scope]] = {
     "admin": frozenset({"read", "operate", "admin", "service"}),
     "service": frozenset({"service"}),
 }
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def new_token() -> str:
 
 def hash_token(token: str) -> str:
     """SHA-256, hex. The tokens are random, so no slow hash is needed."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    # A header's stray bytes come in as lone surrogates: a wrong token, not a failure.
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
 def token_matches(token: str, hashed: str) -> bool:
@@ -75,6 +78,17 @@ class _Token:
     not_after: float | None = None
 
 
+def _token(row: Any) -> _Token:
+    """A row of the file, checked: whatever is wrong in it shows at the start, not at a request."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "scope", "sha256")):
+        raise ValueError("a token lacks name, scope or sha256")
+    if not _SHA256.fullmatch(row["sha256"]):
+        raise ValueError(f"{row['name']}: sha256 is not a SHA-256")
+    if not isinstance(row.get("not_after"), int | float | None):
+        raise ValueError(f"{row['name']}: not_after is not a time")  # noqa: TRY004 - one kind for all that is malformed
+    return _Token(**row)
+
+
 class TokenBook:
     """The API tokens of one service: hashes with a name, a scope and, during a rotation, an end."""
 
@@ -90,8 +104,7 @@ class TokenBook:
             ConfigError: unreadable or malformed (SECRET_UNREADABLE).
         """
         try:
-            rows = json.loads(path.read_text())["tokens"]
-            tokens = [_Token(**row) for row in rows]
+            tokens = [_token(row) for row in json.loads(path.read_text())["tokens"]]
         except FileNotFoundError:
             tokens = []
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -147,7 +160,8 @@ def read_secret(path: Path) -> str:
     """The text of a secret file, stripped.
 
     Raises:
-        ConfigError: missing, empty or readable by group or others (SECRET_UNREADABLE), or a placeholder.
+        ConfigError: missing or readable by group or others (SECRET_UNREADABLE), empty or a placeholder
+            (SECRET_PLACEHOLDER).
     """
     try:
         mode = path.stat().st_mode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -13,11 +14,17 @@ from secbeat.errors import ConfigError
 
 # Attributes that every LogRecord has; whatever else stands on a record came in through ``extra``.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MAX_FILE_BYTES = 50 * 1024 * 1024
 
 
 def _moment(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _one_line(text: str) -> str:
+    """Control characters made visible: what came over the wire must not forge a line nor steer a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
@@ -38,11 +45,12 @@ class JsonFormatter(logging.Formatter):
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
-            **_extra(record),
         }
+        for key, value in _extra(record).items():
+            line.setdefault(key, value)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=str)
 
 
 class PlainFormatter(logging.Formatter):
@@ -51,7 +59,7 @@ class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         keys = " ".join(f"{key}={value}" for key, value in _extra(record).items())
         text = f"{_moment(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"
-        text = f"{text}  {keys}" if keys else text
+        text = _one_line(f"{text}  {keys}" if keys else text)
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

@@ -76,7 +76,11 @@ class StateDir:
         Raises:
             ConfigError: another process holds it (STATE_IN_USE).
         """
-        handle = (self.ensure().path / "lock").open("a+")
+        path = self.ensure().path / "lock"
+        try:
+            handle = path.open("a+")
+        except OSError as error:
+            raise ConfigError("STATE_NOT_WRITABLE", why=f"{path}: {error.strerror}") from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

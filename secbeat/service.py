@@ -105,7 +105,9 @@ def run(name: str, main: Callable[[Stop], Awaitable[int]], *, log_file: Path | N
         print("\n".join(error.lines()), file=sys.stderr)
         return error.exit_code
     except ValidationError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Without the input: it may hold a secret.
+        for one in error.errors(include_url=False, include_context=False, include_input=False):
+            print(f"error: {error.title}: {'.'.join(map(str, one['loc'])) or '-'}: {one['msg']}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -85,8 +85,11 @@ def verify(secrets: Sequence[str], headers: Mapping[str, str], body: bytes, *, n
         raise AuthError("SIGNATURE_INVALID", why="webhook-timestamp is not a number of seconds")
     if abs(now - int(stamp)) > tolerance:
         raise AuthError("SIGNATURE_EXPIRED", why=f"the request's clock is {now - int(stamp):+.0f} s off ours")
-    if not msg_id or "." in msg_id or len(msg_id) > 256:
-        raise AuthError("SIGNATURE_INVALID", why="webhook-id is empty, too long or has a dot in it")
+    # ASCII only: a header's stray bytes come in as lone surrogates, which cannot be encoded.
+    if not msg_id or not msg_id.isascii() or "." in msg_id or len(msg_id) > 256:
+        raise AuthError("SIGNATURE_INVALID", why="webhook-id is empty, too long, not ASCII or has a dot in it")
+    if not given.isascii():
+        raise AuthError("SIGNATURE_INVALID", why="webhook-signature is not ASCII")
     expected = [sign(secret, msg_id=msg_id, timestamp=int(stamp), body=body).encode() for secret in secrets]
     candidates = [part.encode() for part in given.split(" ")[:16]]
     # No early return: the time taken must not tell which secret or candidate came close.

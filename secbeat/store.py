@@ -30,7 +30,10 @@ class Entry(NamedTuple):
 
 
 class Bucket(Protocol):
-    """A key-value bucket. Keys are dot-separated; ids in them were checked by ``secbeat.ids``."""
+    """A key-value bucket. Keys are dot-separated; ids in them were checked by ``secbeat.ids``.
+
+    Values are not empty (an empty one means deleted) and at most 1 MB: ValueError otherwise. Reads raise Unavailable.
+    """
 
     async def get(self, key: str) -> Entry | None: ...
 
@@ -70,6 +73,11 @@ class Work(Protocol):
 
     op_id: str
 
+    @property
+    def deliveries(self) -> int:
+        """How often the message has been delivered, this time included."""
+        ...
+
     async def done(self) -> None:
         """Acknowledge: never delivered again."""
         ...
@@ -91,14 +99,16 @@ class WorkQueue(Protocol):
         ...
 
     async def take(self, timeout_seconds: float) -> Work | None:
-        """The next message, or None after the timeout."""
+        """The next message, or None after the timeout. Raises Unavailable (at once: wait before trying again)."""
         ...
 
 
 class Ledger(Protocol):
     """An append-only record of decisions, operations and audit events."""
 
-    async def append(self, kind: str, pool: str, record: bytes) -> None: ...
+    async def append(self, kind: str, pool: str, record: bytes) -> None:
+        """Add a record; ``pool`` is ``_`` where there is none. Raises Unavailable."""
+        ...
 
     def read(self, kind: str, pool: str | None = None, *, newest: int = 100) -> AsyncIterator[bytes]:
         """The newest records, oldest of them first."""

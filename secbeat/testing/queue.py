@@ -24,8 +24,12 @@ class MemoryWork:
 
     def __init__(self, queue: MemoryQueue, message: _Message) -> None:
         self.op_id = message.op_id
-        self.deliveries = message.deliveries
+        self._deliveries = message.deliveries
         self._queue, self._message = queue, message
+
+    @property
+    def deliveries(self) -> int:
+        return self._deliveries
 
     async def done(self) -> None:
         self._queue.finish(self._message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from secbeat.testing import (
     MemoryMessaging,
     MemoryQueue,
 )
+
+# pytest-asyncio would else ask Python 3.11 for a loop that nobody closes.
+asyncio.set_event_loop(None)
 
 FAST = Timing(ping=0.3, pings=1, stuck=0.6, reconnect_min=0.02, reconnect_max=0.1, call=1.0)
 
