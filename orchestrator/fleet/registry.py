@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Literal
 
 from orchestrator.fleet import listing, salvage, stats
-from orchestrator.fleet.node import LegacyCounters, Node, Shared, pack, unpack_cold
+from orchestrator.fleet.node import LegacyCounters, Node
+from orchestrator.fleet.packing import Shared, pack
 from secbeat import ids
 from secbeat.clock import Clock
 from secbeat.subjects import heartbeat as heartbeat_subject
@@ -78,7 +79,7 @@ class Registry:
             node = Node(record.node_id, interval=interval, deadline=self._monotonic() + max(MISSED * interval, FLOOR))
             node.boot_id = record.boot_id
         else:
-            if unpack_cold(node.cold).boot_id != record.boot_id and node.boot_id != record.boot_id:
+            if record.boot_id not in {node.recorded_boot_id, node.boot_id}:
                 node.previous_boot_id, node.boot_id, node.seq = node.boot_id, record.boot_id, -1
             if node.pool != record.pool:
                 self._leave(node)
@@ -87,7 +88,8 @@ class Registry:
         node.legacy, node.protected = record.legacy, record.protected
         node.leaving = record.destroy_op_id is not None
         node.joined = self._monotonic_of(record.registered_at or record.state_since)
-        node.cold, shared = pack(record)
+        node.recorded_boot_id = node.boot_id if node.boot_id == record.boot_id else record.boot_id
+        node.packed, shared = pack(record)
         node.shared = self._share(shared)
         node.cached = None
         self._nodes[record.node_id] = node
@@ -151,10 +153,8 @@ class Registry:
         if gap > interval * 1.5:  # noqa: PLR1730 - after an outage the gap is no interval: growth is learned in steps
             gap = interval * 1.5
         if node.seq >= 0:
-            interval += (gap - interval) * 0.25
-            if interval > self._longest:  # noqa: PLR1730 - see above
-                interval = self._longest
-            node.interval = interval
+            if gap > interval * 1.1 or interval > self._default_interval:
+                node.interval = interval = self._learned(interval, gap)
             node.requests += metrics.rps * gap
         node.seq = frame.seq
         patience = interval * MISSED
@@ -171,7 +171,7 @@ class Registry:
         # The same objects twice, on purpose: a float costs 24 bytes.
         node.received = node.metrics_received = now
         node.deadline = node.metrics_until = deadline
-        node.cached = None
+        node.dirty = True
         status = frame.status
         node.reported_status = status
         if status != "Active" or node.state != "active":
@@ -255,10 +255,15 @@ class Registry:
         """Proof of life."""
         if node.heard:
             gap = min(now - node.received, node.interval * 1.5)
-            node.interval = min(node.interval + (gap - node.interval) * 0.25, self._longest)
+            node.interval = self._learned(node.interval, gap)
         node.received = now
         node.deadline = now + max(MISSED * node.interval, self._floor)
-        node.cached = None
+        node.dirty = True
+
+    def _learned(self, interval: float, gap: float) -> float:
+        """The interval after one more ``gap``; at least the default, and then that very object: it costs no memory."""
+        learned = interval + (gap - interval) * 0.25
+        return min(learned, self._longest) if learned > self._default_interval else self._default_interval
 
     def _reboot(self, node: Node, boot_id: str) -> bool:
         """Whether a frame of another boot is to be applied: not one of the boot before, nor one of no boot at all."""

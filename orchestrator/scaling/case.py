@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 
 from orchestrator.scaling.history import History
 from orchestrator.scaling.summary import allowed_silence
@@ -14,26 +12,41 @@ from secbeat.wire.decisions import Clamp, DecisionRecord, Direction, PoolSnapsho
 from secbeat.wire.pools import Pause
 
 
-@dataclass(frozen=True)
 class Case:
     """Policy, history, snapshot and time, and what they amount to."""
 
-    policy: PoolSettings
-    history: History
-    seen: PoolSnapshot
-    now: datetime
+    def __init__(self, policy: PoolSettings, history: History, seen: PoolSnapshot, now: datetime) -> None:
+        self.policy, self.history, self.seen, self.now = policy, history, seen, now
+        self.capacity = seen.capacity
+        self.dead = tuple(node_id for node_id in seen.dead if node_id not in history.replaced)
+        """Nodes with a verdict for which nothing was started yet; at most sixteen are named."""
+        self.unreplaced = max(seen.failed - seen.replaced - (len(seen.dead) - len(self.dead)), 0)
+        """How many such nodes there are."""
+        self.known = seen.active + self.unreplaced
+        self.eligible = seen.active - seen.warming
+        """Nodes whose load should count: active and not warming up."""
+        needed = max(1, math.ceil(round(policy.min_fresh_fraction * self.eligible, 9)))
+        self.measured = seen.cpu is not None and seen.fresh >= needed
+        """Whether enough nodes have fresh metrics for a verdict about the pool."""
+        self.cpu = seen.cpu if seen.cpu is not None else math.nan
+        self.high = self.measured and self.cpu > policy.scale_up_cpu_threshold
+        self.low = self.measured and self.cpu < policy.scale_down_cpu_threshold
+        self.relief = self.cpu * seen.fresh / (seen.fresh + seen.warming) if self.measured else math.nan
+        """The mean once the nodes that warm up have taken their share."""
+        self.relieved = seen.warming > 0 and self.relief <= policy.scale_up_cpu_threshold
+        """Whether the nodes that have just joined are expected to be enough."""
+        # A check counts only while the fleet is what it will be: not during a boot, nor a warm-up that may suffice.
+        settled = seen.pending == 0
+        self.up_checks = history.up_checks + 1 if self.high and settled and not self.relieved else 0
+        self.down_checks = history.down_checks + 1 if self.low and settled else 0
 
     @property
-    def capacity(self) -> int:
-        return self.seen.capacity
-
-    @cached_property
     def pause(self) -> Pause | None:
         """The pause in force."""
         pause = self.history.pause
         return None if pause is None or (pause.until is not None and pause.until <= self.now) else pause
 
-    @cached_property
+    @property
     def wanted(self) -> int | None:
         """The size that an operator set and that is still in force, within min and max; None: the policy decides."""
         override = self.history.override
@@ -41,75 +54,12 @@ class Case:
             return None
         return min(max(override.size, self.policy.min), self.policy.max)
 
-    # ------------------------------------------------------------------ health
-
-    @cached_property
-    def dead(self) -> tuple[str, ...]:
-        """Nodes with a verdict for which nothing was started yet."""
-        return tuple(node_id for node_id in self.seen.dead if node_id not in self.history.replaced)
-
-    @cached_property
-    def unreplaced(self) -> int:
-        """How many of them there are; ``dead`` names at most sixteen."""
-        listed_but_replaced = len(self.seen.dead) - len(self.dead)
-        return max(self.seen.failed - self.seen.replaced - listed_but_replaced, 0)
-
-    @cached_property
-    def known(self) -> int:
-        return self.seen.active + self.unreplaced
-
-    @cached_property
+    @property
     def outage(self) -> bool:
         """Too many nodes silent or dead at once to be the nodes' own fault."""
         return self.seen.silent + self.unreplaced > allowed_silence(self.known)
 
-    # ------------------------------------------------------------------ load
-
-    @cached_property
-    def eligible(self) -> int:
-        """Nodes whose load should count: active and not warming up."""
-        return self.seen.active - self.seen.warming
-
-    @cached_property
-    def measured(self) -> bool:
-        """Whether enough nodes have fresh metrics for a verdict about the pool."""
-        needed = max(1, math.ceil(round(self.policy.min_fresh_fraction * self.eligible, 9)))
-        return self.seen.cpu is not None and self.seen.fresh >= needed
-
     @property
-    def cpu(self) -> float:
-        """The mean; only where ``measured``."""
-        return self.seen.cpu if self.seen.cpu is not None else math.nan
-
-    @cached_property
-    def high(self) -> bool:
-        return self.measured and self.cpu > self.policy.scale_up_cpu_threshold
-
-    @cached_property
-    def low(self) -> bool:
-        return self.measured and self.cpu < self.policy.scale_down_cpu_threshold
-
-    @cached_property
-    def relief(self) -> float:
-        """The mean once the nodes that warm up have taken their share."""
-        return self.cpu * self.seen.fresh / (self.seen.fresh + self.seen.warming)
-
-    @cached_property
-    def relieved(self) -> bool:
-        """Whether the nodes that have just joined are expected to be enough."""
-        return self.seen.warming > 0 and self.relief <= self.policy.scale_up_cpu_threshold
-
-    @cached_property
-    def up_checks(self) -> int:
-        """A check counts only while the fleet is what it will be: not during a boot or a warm-up that may suffice."""
-        counts = self.high and self.seen.pending == 0 and not self.relieved
-        return self.history.up_checks + 1 if counts else 0
-
-    @cached_property
-    def down_checks(self) -> int:
-        return self.history.down_checks + 1 if self.low and self.seen.pending == 0 else 0
-
-    @cached_property
     def step_up(self) -> int:
         """Nodes that would bring the mean down to the upper threshold, within the policy's step."""
         needed = math.ceil(round(self.cpu * self.seen.active / max(self.policy.scale_up_cpu_threshold, 0.01), 6))

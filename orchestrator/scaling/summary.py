@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections import Counter
 from collections.abc import Iterable
 
 from orchestrator.fleet.node import Node
 from secbeat.settings import PolicySettings
 from secbeat.wire.decisions import Candidate, PoolSnapshot
 
-CANDIDATES = 16
+NAMED = 16  # nodes that a snapshot names at most, of each kind
 _PENDING = ("requested", "provisioning", "booting", "joining")
 _RANK = {"WARMING_UP": 1, "STALE_METRICS": 2, "SILENT": 3, "PROTECTED": 4}
 
@@ -20,12 +19,15 @@ def allowed_silence(known: int) -> int:
     return max(1, -(-known // 5))
 
 
-def summarise(nodes: Iterable[Node], *, pool: str, policy: PolicySettings, now: float) -> PoolSnapshot:
+def summarise(
+    nodes: Iterable[Node], *, pool: str, policy: PolicySettings, now: float, candidates: int = 8
+) -> PoolSnapshot:
     """What one evaluation sees of ``pool``; ``nodes`` are its nodes, ``now`` is the registry's monotonic time.
 
     Counts go by state, so that a restart, before any heartbeat was heard, sees the same fleet. Load counts only if it
     is fresh and the node warm. ``candidates`` come in the order in which nodes would be chosen: fewest connections,
-    ties by the order of the registry; those that something keeps stand last.
+    ties by the order of the registry; those that something keeps stand last. There are at most ``candidates`` of them
+    (up to 16), and no decision removes more nodes than that.
     """
     fresh = weighed = connections = 0
     cpu = memory = 0.0
@@ -33,44 +35,47 @@ def summarise(nodes: Iterable[Node], *, pool: str, policy: PolicySettings, now: 
     best: list[tuple[int, int, str]] = []
     worst = float("inf")
     aside = _Aside()
+    limit = min(candidates, NAMED)
     for node in nodes:
-        if node.state != "active" or node.deadline < now:
-            aside.other(node)
+        if node.state != "active" or node.metrics_until < now:
+            aside.other(node, now, warm_before)
             continue
-        if node.metrics_until < now or node.joined > warm_before:
-            aside.unweighed(node, warming=node.joined > warm_before)
+        held = node.connections
+        connections += held
+        if node.joined > warm_before:
+            aside.warm(node)
             continue
         fresh += 1
         cpu += node.cpu  # type: ignore[operator]  # metrics_until is set together with cpu
         if (used := node.memory) is not None:
             weighed += 1
             memory += used
-        connections += (held := node.connections)
-        if node.protected:
-            aside.keep(node, "PROTECTED")
-        elif held < worst:
+        if held < worst:
+            if node.protected:
+                aside.keep(node, "PROTECTED")
+                continue
             insort(best, (held, fresh, node.node_id))
-            if len(best) >= CANDIDATES:
-                del best[CANDIDATES:]
+            if len(best) >= limit:
+                del best[limit:]
                 worst = best[-1][0]
-    states = aside.states
-    leavers = [Candidate.model_construct(node_id=name, connections=held, blocked_by=None) for held, _, name in best]
+    states = aside.states.get
+    leavers = [Candidate(node_id=name, connections=held, blocked_by=None) for held, _, name in best]
     return PoolSnapshot(
         pool=pool,
         active=fresh + aside.warming + aside.stale + aside.silent,
-        pending=sum(states[state] for state in _PENDING),
-        draining=states["draining"] + states["terminating"],
-        failed=states["failed"],
+        pending=sum(states(state, 0) for state in _PENDING),
+        draining=states("draining", 0) + states("terminating", 0),
+        failed=states("failed", 0),
         replaced=aside.replaced,
-        quarantined=states["quarantined"],
+        quarantined=states("quarantined", 0),
         silent=aside.silent,
         warming=aside.warming,
         fresh=fresh,
         # Rounded, or three nodes at exactly 0.80 would have a mean of 0.8000000000000002 and cross the threshold.
         cpu=round(cpu / fresh, 9) if fresh else None,
         memory=round(memory / weighed, 9) if weighed else None,
-        connections=connections + aside.connections,
-        candidates=tuple([*leavers, *aside.kept()][:CANDIDATES]),
+        connections=connections,
+        candidates=(*leavers, *aside.kept(limit - len(leavers))),
         dead=tuple(aside.dead),
     )
 
@@ -79,37 +84,46 @@ class _Aside:
     """The nodes that carry no countable load: out of the hot loop, because they are few."""
 
     def __init__(self) -> None:
-        self.states: Counter[str] = Counter()
-        self.silent = self.warming = self.stale = self.replaced = self.connections = 0
+        self.states: dict[str, int] = {}
+        self.silent = self.warming = self.stale = self.replaced = 0
         self.dead: list[str] = []
-        self._kept: list[Candidate] = []
+        self._kept: list[tuple[int, int, str, str]] = []
 
-    def other(self, node: Node) -> None:
-        """Not active, or silent."""
-        if node.state in {"active", "unreachable"}:
+    def warm(self, node: Node) -> None:
+        """Active, and joined a moment ago."""
+        self.warming += 1
+        self.keep(node, "WARMING_UP")
+
+    def other(self, node: Node, now: float, warm_before: float) -> None:
+        """Not active, or without fresh metrics."""
+        if node.state == "unreachable" or (node.state == "active" and node.deadline < now):
             self.silent += 1
-            self.keep(node, "PROTECTED" if node.protected else "SILENT")
-            return
-        self.states[node.state] += 1
-        if node.state == "failed":
-            if node.leaving:
-                self.replaced += 1
-            elif len(self.dead) < CANDIDATES:
-                self.dead.append(node.node_id)
+            self.keep(node, "SILENT")
+        elif node.state == "active" and node.joined > warm_before:
+            self.warm(node)
+        elif node.state == "active":
+            self.stale += 1
+            self.keep(node, "STALE_METRICS")
+        else:
+            self.states[node.state] = self.states.get(node.state, 0) + 1
+            if node.state == "failed":
+                self._failed(node)
 
-    def unweighed(self, node: Node, *, warming: bool) -> None:
-        """Active and alive, but warming up or without fresh metrics."""
-        self.warming += warming
-        self.stale += not warming
-        self.connections += node.connections
-        self.keep(node, "PROTECTED" if node.protected else "WARMING_UP" if warming else "STALE_METRICS")
+    def _failed(self, node: Node) -> None:
+        if node.leaving:
+            self.replaced += 1
+        elif len(self.dead) < NAMED:
+            self.dead.append(node.node_id)
 
     def keep(self, node: Node, code: str) -> None:
         """A node that something keeps from being chosen."""
-        if len(self._kept) < CANDIDATES:
-            found = Candidate.model_construct(node_id=node.node_id, connections=node.connections, blocked_by=code)
-            self._kept.append(found)
+        code = "PROTECTED" if node.protected else code
+        if len(self._kept) < NAMED:
+            self._kept.append((_RANK[code], node.connections, node.node_id, code))
 
-    def kept(self) -> list[Candidate]:
-        """Those that one would rather choose first."""
-        return sorted(self._kept, key=lambda found: (_RANK[found.blocked_by or ""], found.connections))
+    def kept(self, most: int) -> list[Candidate]:
+        """At most so many of them, in the order in which one would rather choose."""
+        return [
+            Candidate(node_id=node_id, connections=connections, blocked_by=code)
+            for _, connections, node_id, code in sorted(self._kept)[:most]
+        ]

@@ -73,7 +73,8 @@ async def test_a_row_is_the_wire_model_field_by_field(fleet, state, beats, machi
         fleet.beat(status="Draining")
     (row,) = rows(fleet, include_all=True)
     view = NodeView.model_validate(row)
-    assert list(row) == list(NodeView.model_fields)
+    assert row.keys() == NodeView.model_fields.keys()
+    assert list(row)[:7] == ORIGINAL
     assert view.plain() == row
     assert fleet.registry.view(uid(1)) == view
     assert (row["address"], row["management_port"]) == (("10.1.1.1", 0) if machine else ("10.9.9.9", 9999))
@@ -173,6 +174,19 @@ def test_times_have_the_wire_form(fleet):
     times = listing.Times(fleet.clock)
     for seconds in (0, 0.001, 59.999, 86400.5, 123456.789):
         assert times.text(seconds)[:-4] == wire_time(fleet.clock.now() + timedelta(seconds=seconds))[:-4]
+
+
+def test_a_node_cannot_forge_a_part_of_its_row_by_its_names(fleet):
+    hostile = ['"last_heartbeat":', '"reported_status":', '"registered_at":', "reported_status", 'x":1,"cpu']
+    config = {"node_type": '"registered_at":"x"', "region": "reported_status", "tags": hostile}
+    fleet.add(config=config, agent_version='"reported_status":')
+    fleet.beat()
+    first = rows(fleet)
+    fleet.beat(metrics={"cpu": 0.9})
+    second = rows(fleet)
+    assert second[0]["cpu"] == 0.9
+    assert second[0]["config"] == first[0]["config"] == config
+    assert fleet.registry.view(uid(1)).agent_version == '"reported_status":'
 
 
 def test_an_empty_fleet_is_an_empty_array(fleet):
