@@ -83,8 +83,8 @@ def _sync(url: str) -> Finding:
     host = urlsplit(url if "//" in url else f"nats://{url}").hostname or "127.0.0.1"
     try:
         found = Client(Target("orchestrator", f"http://{host}:8222", None, "the default")).get("varz")
-        always = found["jetstream"]["config"]["sync_always"]
-    except (SecbeatError, KeyError, TypeError):
+        always = found["jetstream"]["config"].get("sync_always", False)  # left out when false
+    except (SecbeatError, KeyError, TypeError, AttributeError):
         detail = f"the monitoring port {host}:8222 does not answer, so this could not be checked"
         return Finding("nats", "sync", "skip", detail)
     if always is True:
