@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from orchestrator.fleet import Node
 from orchestrator.http.context import Context
 from secbeat.api import Route, fail, parse_body, read_raw
-from secbeat.api.fast import Lane
+from secbeat.api.fast import EmptyOk, Lane
 from secbeat.api.guarding import HostCheck
 from secbeat.api.requests import ApiError
 from secbeat.wire.heartbeat import LegacyHeartbeat
@@ -72,6 +72,7 @@ class Heartbeats:
 
     def lane(self, hosts: HostCheck) -> Lane:
         """The plain success, with every check that the whole way makes; None for whatever is not plain."""
+        done = EmptyOk()
         registry, trusted, unit = self._registry, self._context.trusted, self._context.legacy_unit
 
         async def beat(request: web.BaseRequest) -> web.StreamResponse | None:
@@ -82,6 +83,7 @@ class Heartbeats:
                 or not 0 < (request.content_length or 0) <= _MAX_FAST_BODY
                 or not hosts.allows(headers.get("Host", ""))
                 or not trusted(request.remote)
+                or not done.fits(request)
             ):
                 return None
             try:
@@ -92,12 +94,9 @@ class Heartbeats:
             if node is None or not node.legacy:
                 return None
             registry.on_legacy(heartbeat, unit=unit(node.pool))
-            return web.Response(headers=_HEADERS)
+            return done
 
         return beat
-
-
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
 def routes(heartbeats: Heartbeats) -> list[Route]:

@@ -15,6 +15,7 @@ from secbeat.wire.operations import OperationRecord
 from secbeat.wire.registration import RegisterRequest, RegisterResponse
 
 _BY_HAND = "MANUAL"
+_AT_ONCE = 128 * 1024  # bytes of a list that are one answer with its length; more is streamed
 
 
 class Nodes:
@@ -28,11 +29,12 @@ class Nodes:
         if pool is not None:
             self._control.pool(pool)
         chunks = self._registry.listing(pool=pool, include_all=query_flag(request, "all"))
-        first = next(chunks, b"[]")
-        second = next(chunks, None)
-        if second is None:
-            return web.Response(body=first, content_type="application/json")
-        return await _stream(request, first, second, chunks)
+        begun = b""
+        for chunk in chunks:
+            begun += chunk
+            if len(begun) > _AT_ONCE:
+                return await _stream(request, begun, chunks)
+        return web.Response(body=begun, content_type="application/json")
 
     async def show(self, request: web.Request) -> web.Response:
         return reply(self._view(node_id_of(request, original=True)))
@@ -83,19 +85,17 @@ class Nodes:
         return view
 
 
-async def _stream(request: web.Request, first: bytes, second: bytes, others: Iterator[bytes]) -> web.StreamResponse:
+async def _stream(request: web.Request, begun: bytes, others: Iterator[bytes]) -> web.StreamResponse:
     """A list of many nodes, chunk by chunk: between two chunks heartbeats and decisions get their turn."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     if request.method == "HEAD":
         return response
     try:
-        for chunk in (first, second):
-            await response.write(chunk)
-            await asyncio.sleep(0)
+        await response.write(begun)
         for chunk in others:
-            await response.write(chunk)
             await asyncio.sleep(0)
+            await response.write(chunk)
         await response.write_eof()
     except ConnectionError:
         pass  # The client has gone; there is nobody to tell.

@@ -1,0 +1,363 @@
+"""The orchestrator's HTTP API: the original's heartbeats, and the list of ten thousand nodes.
+
+The server runs alone on core 0, the load on core 1 (``wrk`` where it is installed, else a small generator of our own,
+which measures less than the server can). The references: an aiohttp handler that only answers, and ``json.dumps`` of
+the same list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+from aiohttp import web
+
+from bench.harness import Row, median, percentile, report
+from orchestrator.control import Control
+from orchestrator.events import EventHub
+from orchestrator.fleet import Registry
+from orchestrator.http import Audit, build
+from orchestrator.rules import Rules
+from secbeat.api import Listener, listen
+from secbeat.clock import SystemClock
+from secbeat.testing import MemoryBucket, MemoryLease, MemoryMessaging
+from secbeat.wire.nodes import NodeRecord
+
+NODES = 10_000
+CONNECTIONS = 64
+SECONDS = 2.0
+ROUNDS = 3
+LISTINGS = 25
+PATH = "/api/v1/nodes/heartbeat"
+
+
+def record(number: int) -> NodeRecord:
+    """One node of the original's form."""
+    now = datetime.now(UTC)
+    return NodeRecord(
+        node_id=str(uuid.UUID(int=number + 1, version=4)),
+        pool="default",
+        state="active",
+        state_since=now,
+        created_at=now,
+        registered_at=now,
+        legacy=True,
+        peer_address="127.0.0.1",
+    )
+
+
+def body(node_id: str, random_: random.Random) -> bytes:
+    """A heartbeat as the original's node writes it."""
+    metrics = {
+        "cpu_usage": random_.uniform(0, 100),
+        "memory_usage": random_.uniform(0, 100),
+        "packets_per_second": 0,
+        "active_connections": random_.randrange(100),
+        "total_requests": random_.randrange(10**6),
+        "ddos_blocks": 0,
+        "waf_blocks": 0,
+    }
+    return json.dumps({"node_id": node_id, "metrics": metrics, "status": "Active"}, separators=(",", ":")).encode()
+
+
+# ---------------------------------------------------------------- the server's side
+
+
+async def ours(registry: Registry) -> Listener:
+    """The whole application, with every check that production has."""
+    clock, lease = SystemClock(), MemoryLease()
+    rules = Rules(bucket=MemoryBucket(lease=lease), lease=lease, messaging=MemoryMessaging(), clock=clock)
+    app = build(
+        control=cast("Control", SimpleNamespace(leader=True)),
+        registry=registry,
+        rules=rules,
+        events=EventHub(clock),
+        audit=Audit(clock=clock),
+        clock=clock,
+        tokens=lambda _token: None,
+    )
+    return await listen(app, "127.0.0.1:0")
+
+
+async def bare() -> Listener:
+    """An aiohttp handler that reads the body and answers."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post(PATH, answer)
+    return await listen(app, "127.0.0.1:0")
+
+
+def fleet() -> Registry:
+    """Ten thousand known nodes."""
+    registry = Registry(clock=SystemClock(), default_interval=5.0)
+    for number in range(NODES):
+        registry.put(record(number))
+    return registry
+
+
+async def heartbeats(bare_port: int, our_port: int, counted: Callable[[], int]) -> dict[str, tuple[float, float]]:
+    """(answered per CPU-second of this process, p99 in ms) of both, medians of rounds that alternate.
+
+    Every answer must be a 200, and every 200 of ours an applied heartbeat.
+    """
+    found: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": []}
+    for _ in range(ROUNDS + 1):
+        for name, port in (("bare", bare_port), ("ours", our_port)):
+            before, cpu = counted(), time.process_time()
+            answered, p99 = await load(port)
+            cpu = time.process_time() - cpu
+            assert name == "bare" or counted() - before >= answered, (
+                f"{answered} answered, {counted() - before} applied"
+            )
+            found[name].append((answered / cpu, p99))
+    return {
+        name: (median([rate for rate, _ in rounds[1:]]), median([p99 for _, p99 in rounds[1:]]))
+        for name, rounds in found.items()
+    }
+
+
+async def load(port: int) -> tuple[int, float]:
+    """Run the generator in a process of its own on another core: (answers, p99 ms)."""
+    command = wrk(port) if shutil.which("wrk") else [sys.executable, "-m", "bench.bench_api", "--load", str(port)]
+    process = await asyncio.create_subprocess_exec(
+        "taskset", "-c", str(cores()[-1]), *command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parent.parent
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output
+    return read_wrk(output.decode()) if shutil.which("wrk") else tuple(json.loads(output))
+
+
+def cores() -> list[int]:
+    """The cores that the machine lets us use."""
+    return sorted(ALL_CORES)
+
+
+ALL_CORES = os.sched_getaffinity(0)
+
+
+# ---------------------------------------------------------------- the load's side
+
+
+def requests() -> list[bytes]:
+    """Requests as the original's node sends them: lower-case headers in its order."""
+    random_ = random.Random(7)  # noqa: S311 - a load, no secret
+    made = []
+    for number in random_.sample(range(NODES), 2000):
+        text = body(str(uuid.UUID(int=number + 1, version=4)), random_)
+        head = f"POST {PATH} HTTP/1.1\r\ncontent-type: application/json\r\naccept: */*\r\nhost: 127.0.0.1:3030\r\n"
+        made.append(head.encode() + b"content-length: %d\r\n\r\n" % len(text) + text)
+    return made
+
+
+class Client(asyncio.Protocol):
+    """One keep-alive connection that sends the next request when the last one was answered."""
+
+    def __init__(self, made: list[bytes], started: list[float], taken: list[float]) -> None:
+        self.made, self.started, self.taken = made, started, taken
+        self.number = random.randrange(len(made))  # noqa: S311 - a load, no secret
+        self.buffer = b""
+        self.sent = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.send()
+
+    def send(self) -> None:
+        self.number = (self.number + 1) % len(self.made)
+        self.sent = time.perf_counter()
+        self.transport.write(self.made[self.number])
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        if self.buffer.endswith(b"\r\n\r\n"):
+            assert self.buffer.startswith(b"HTTP/1.1 200 "), self.buffer
+            self.buffer = b""
+            self.taken.append(time.perf_counter() - self.sent)
+            self.send()
+
+
+async def generate(port: int) -> tuple[int, float]:
+    """Load for a while: (answers, p99 ms)."""
+    loop = asyncio.get_running_loop()
+    failed: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: failed.append(context))
+    taken: list[float] = []
+    made = requests()
+    for _ in range(CONNECTIONS):
+        await loop.create_connection(lambda: Client(made, [], taken), "127.0.0.1", port)
+    await asyncio.sleep(SECONDS)
+    assert not failed, failed[0]
+    return len(taken), percentile(taken, 99) * 1000
+
+
+def wrk(port: int) -> list[str]:
+    """The command of ``wrk`` with the same requests."""
+    lines = [json.dumps(made.partition(b"\r\n\r\n")[2].decode()) for made in requests()]
+    script = Path(tempfile.gettempdir()) / f"secbeat-bench-{os.getpid()}.lua"
+    script.write_text(
+        "local b={"
+        + ",".join(lines)
+        + '}\nlocal n=0\nwrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\n'
+        "request=function() n=n%#b+1 return wrk.format(nil,nil,nil,b[n]) end\n"
+        'done=function(s,l,r) io.write("DONE ",s.requests," ",l:percentile(99)," ",s.errors.status,"\\n") end\n'
+    )
+    return ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:.0f}s", "-s", str(script), f"http://127.0.0.1:{port}{PATH}"]
+
+
+def read_wrk(output: str) -> tuple[int, float]:
+    """What the script's last line says."""
+    found = re.search(r"DONE (\d+) ([\d.]+) (\d+)", output)
+    assert found is not None, output
+    assert found[3] == "0", output
+    return int(found[1]), float(found[2]) / 1000
+
+
+# ---------------------------------------------------------------- the list
+
+
+class Stalls:
+    """The longest time, beyond the millisecond that it asks for, in which the loop did not come round."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def watch(self) -> None:
+        """Come round every millisecond, for as long as one is let."""
+        while True:
+            asked = time.perf_counter()
+            await asyncio.sleep(0.001)
+            self.longest = max(self.longest, time.perf_counter() - asked - 0.001)
+
+
+async def listing(registry: Registry, listener: Listener) -> dict[str, float]:
+    """Milliseconds from the request to the whole answer, and the loop's longest stall meanwhile."""
+    random_ = random.Random(7)  # noqa: S311 - a load, no secret
+    taken, stalls, used = [], [], []
+    for turn in range(LISTINGS + 3):
+        change(registry, random_)
+        gc.collect()
+        process = await asyncio.create_subprocess_exec(
+            "taskset", "-c", str(cores()[-1]), sys.executable, "-m", "bench.bench_api", "--get", str(listener.port),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parent.parent,
+        )  # fmt: skip
+        assert process.stdout is not None
+        await process.stdout.readline()
+        watch = Stalls()
+        task = asyncio.create_task(watch.watch())
+        await asyncio.sleep(0.01)
+        watch.longest, cpu = 0.0, time.process_time()
+        output, _ = await process.communicate(b"go\n")
+        cpu = time.process_time() - cpu
+        task.cancel()
+        seconds, length = json.loads(output)
+        assert length == NODES
+        if turn >= 3:
+            taken.append(seconds * 1000)
+            stalls.append(watch.longest * 1000)
+            used.append(cpu * 1000)
+    return {
+        "median": median(taken),
+        "p99": percentile(taken, 99),
+        "cpu": median(used),
+        "stall": median(stalls),
+        "worst_stall": max(stalls),
+    }
+
+
+def change(registry: Registry, random_: random.Random) -> None:
+    """A fifth of the fleet sends a heartbeat."""
+    from secbeat.wire.heartbeat import LegacyHeartbeat  # noqa: PLC0415 - the load's process does not need it
+
+    for number in random_.sample(range(NODES), NODES // 5):
+        node_id = str(uuid.UUID(int=number + 1, version=4))
+        registry.on_legacy(LegacyHeartbeat.decode(body(node_id, random_)), unit="percent")
+
+
+def get(port: int) -> tuple[float, int]:
+    """One GET of the list, when told: (seconds, nodes in it). A raw socket: parsing is no part of the figure."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        start = time.perf_counter()
+        connection.sendall(b"GET /api/v1/nodes HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        parts = []
+        while part := connection.recv(1 << 20):
+            parts.append(part)
+        seconds = time.perf_counter() - start
+    answer = b"".join(parts)
+    assert answer.startswith(b"HTTP/1.1 200 "), answer[:200]
+    return seconds, answer.count(b'"node_id":')
+
+
+async def dumps_reference(listener: Listener) -> float:
+    """``json.dumps`` of the same list, milliseconds."""
+    async with aiohttp.ClientSession() as session, session.get(f"{listener.url}/api/v1/nodes") as response:
+        plain = json.loads(await response.read())
+    taken = []
+    for _ in range(5):
+        start = time.perf_counter()
+        json.dumps(plain)
+        taken.append((time.perf_counter() - start) * 1000)
+    return median(taken)
+
+
+async def measure() -> list[Row]:
+    """All rows."""
+    gc.set_threshold(50_000)
+    registry = fleet()
+    gc.collect()
+    gc.freeze()
+    reference, listener = await bare(), await ours(registry)
+    rates = await heartbeats(reference.port, listener.port, lambda: registry.counters["received"])
+    (bare_rate, bare_p99), (rate, p99) = rates["bare"], rates["ours"]
+    await reference.close()
+    counters = registry.counters
+    assert counters["unknown"] == counters["malformed"] == 0, counters
+    found = await listing(registry, listener)
+    dumped = await dumps_reference(listener)
+    await listener.close()
+    return [
+        Row("HTTP heartbeats applied, 10,000 nodes", rate, "1/CPU-s", bare_rate, 15_000),
+        Row("HTTP heartbeat at saturation, p99", p99, "ms", bare_p99),
+        Row("GET /api/v1/nodes, 10,000 nodes, a fifth changed", found["median"], "ms", dumped, 15, "lower"),
+        Row("the same, p99", found["p99"], "ms"),
+        Row("the same, CPU time of the server", found["cpu"], "ms", dumped),
+        Row("the same, longest stall of the loop, median", found["stall"], "ms", None, 8, "lower"),
+        Row("the same, worst of all", found["worst_stall"], "ms"),
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, or be one of the two clients."""
+    if arguments[:1] == ["--load"]:
+        print(json.dumps(asyncio.run(generate(int(arguments[1])))))
+        return 0
+    if arguments[:1] == ["--get"]:
+        print(json.dumps(get(int(arguments[1]))))
+        return 0
+    os.sched_setaffinity(0, {cores()[0]})
+    return report("api", asyncio.run(measure()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
