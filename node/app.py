@@ -113,6 +113,7 @@ class _Node:
             self._clock,
             respond=self._answers,
             on_refused=self._membership.again,
+            on_connected=self._poke,
         )
         self._agent = Agent(
             membership=self._membership,
@@ -240,6 +241,8 @@ class _Node:
             with suppress(ValueError, RuntimeError):  # not the main thread: no signals, nothing to replace
                 loop.add_signal_handler(signal.SIGTERM, self._drain.hurry)
         self._drain.begin(reason=stop.reason or "a part of the node failed", ordered=False)
+        if self._membership.member is None and not self._plane.in_flight:
+            self._drain.hurry()  # nobody has been told of this node yet
         await draining
 
     async def _reload(self, stop: Stop) -> None:

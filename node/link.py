@@ -55,6 +55,7 @@ class Link:
     Args:
         respond: subjects to answer on, asked anew for every connection.
         on_refused: the credentials were not accepted, or are no longer.
+        on_connected: a connection stands, for the first time or anew.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class Link:
         *,
         respond: Callable[[], tuple[str, Responder] | None] = lambda: None,
         on_refused: Callable[[], None] = lambda: None,
+        on_connected: Callable[[], None] = lambda: None,
     ) -> None:
         self._open, self._clock = open_connection, clock
-        self._respond, self._on_refused = respond, on_refused
+        self._respond, self._on_refused, self._on_connected = respond, on_refused, on_connected
         self._connection: Connection | None = None
         self._attempt: object = None
         self._again = asyncio.Event()
@@ -111,6 +113,7 @@ class Link:
             raise
         old, self._connection = self._connection, fresh
         log.info("Connected to NATS", extra={"action": "nats_connected"})
+        self._on_connected()
         if old is not None:
             await old.close()
 

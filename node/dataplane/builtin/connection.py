@@ -27,6 +27,7 @@ class Connection(RequestHandler):
         self.made_at: float | None = None
         self.partial_since: float | None = None
         self.on_lost: Callable[[], None] | None = None
+        self.excess = False
 
     @property
     def idle(self) -> bool:
@@ -102,8 +103,9 @@ _TEXTS = {400: "malformed request", 431: "header or request line too long", 500:
 class ConnectionServer(web.Server):
     """Makes connections, and knows those whose TLS handshake is not over."""
 
-    def __init__(self, handler: Any, **kwargs: Any) -> None:
+    def __init__(self, handler: Any, *, max_connections: int, **kwargs: Any) -> None:
         super().__init__(handler, **kwargs)
+        self.max_connections = max_connections
         self._created: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self.handshakes = 0
 
@@ -113,10 +115,12 @@ class ConnectionServer(web.Server):
         return connection
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self.handshakes += 1
         if isinstance(handler, Connection):
             self._created.pop(handler, None)
-        self.handshakes += 1
-        super().connection_made(handler, transport)
+            # Decided once: those that were there first are served, however many come after them.
+            handler.excess = self.count > self.max_connections
 
     def keep_idle_for(self, seconds: float) -> None:
         """New connections may be idle so long."""

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from node.dataplane.builtin.body import BodyFailed, RequestBody
+from node.dataplane.builtin.complaints import Complaints
 from node.dataplane.builtin.connection import Connection
 from node.dataplane.builtin.headers import Forwarding, end_to_end
 from node.dataplane.builtin.responses import UpstreamResponse, close_after, short
@@ -19,6 +20,8 @@ from secbeat.settings import NodeSettings
 
 log = logging.getLogger("proxy")
 
+_upstream_failed = Complaints(log, "upstream_failed")
+_answer_cut = Complaints(log, "answer_cut")
 _AUTOMATIC = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
 
 
@@ -97,7 +100,7 @@ def _failed(request: web.BaseRequest, body: RequestBody | None, status: int, tex
         refused = short(status, text)
         close_after(refused)
         return refused
-    log.warning("%s: %d, %s", request.method, status, text, extra={"action": "upstream_failed"})
+    _upstream_failed("%s: %d, %s", request.method, status, text)
     return short(status, text)
 
 
@@ -120,8 +123,9 @@ async def _relay(
         async with asyncio.timeout(settings.idle_timeout_seconds):
             await response.write_eof()
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        if request.transport is not None:  # else the client left, which is its right
+            _answer_cut("%s: answer cut off: %r", request.method, error)
         # Headers are out: a broken answer must look broken.
-        log.info("%s: answer cut off: %r", request.method, error, extra={"action": "answer_cut"})
         connection.abort()
     finally:
         connection.on_lost = None

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from node.dataplane import Quantiles, Totals
 from node.dataplane.blocklist import Blocklist
 from node.dataplane.builtin import tls
-from node.dataplane.builtin.connection import ConnectionServer
+from node.dataplane.builtin.connection import Connection, ConnectionServer
 from node.dataplane.builtin.counters import Counters
 from node.dataplane.builtin.forward import Upstream, forward
 from node.dataplane.builtin.headers import Forwarding
@@ -81,6 +81,7 @@ class BuiltinPlane:
         self._upstream = Upstream(session, settings, Forwarding(settings.trusted_proxies))
         self._server = ConnectionServer(
             self._handle,
+            max_connections=settings.max_connections,
             access_log=None,
             keepalive_timeout=settings.idle_timeout_seconds,
             auto_decompress=False,
@@ -124,6 +125,7 @@ class BuiltinPlane:
         if self._upstream is not None and self._server is not None:
             self._upstream = Upstream(self._upstream.session, settings, Forwarding(settings.trusted_proxies))
             self._server.keep_idle_for(settings.idle_timeout_seconds)
+            self._server.max_connections = settings.max_connections
 
     def set_blocklist(self, blocklist: Blocklist) -> None:
         self._blocklist = blocklist
@@ -131,7 +133,7 @@ class BuiltinPlane:
     # -------------------------------------------------------------------------------------------------------- requests
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.raw_path == READY_PATH:
+        if request.raw_path.partition("?")[0] == READY_PATH:
             return self._ready(request)
         counters = self._counters
         counters.requests += 1
@@ -158,11 +160,10 @@ class BuiltinPlane:
         return response
 
     async def _serve(self, request: web.BaseRequest) -> tuple[web.StreamResponse, bool]:
-        upstream, server, counters = self._upstream, self._server, self._counters
+        upstream, counters = self._upstream, self._counters
         assert upstream is not None  # noqa: S101 - requests arrive after start
-        assert server is not None  # noqa: S101 - same
         peer = request.remote or ""
-        if server.count > self._settings.max_connections:
+        if isinstance(request.protocol, Connection) and request.protocol.excess:
             counters.over_limit += 1
             response = short(503, "too many connections")
             close_after(response)

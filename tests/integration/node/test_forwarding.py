@@ -491,15 +491,15 @@ async def test_connections_over_the_limit_get_503_and_those_within_it_are_served
     node = await plane(await upstream(), max_connections=2)
     request = b"GET /status/204 HTTP/1.1\r\nHost: x\r\n\r\n"
     first, second, third = [await raw(node.port) for _ in range(3)]
-    for reader, writer in (third,):
-        writer.write(request)
-        head = await head_of(reader)
-        assert head.startswith("HTTP/1.1 503")
-        assert "connection: close" in head.lower()
-        assert await reader.read() == b"too many connections\n"
-    for reader, writer in (first, second):
+    for reader, writer in (first, second):  # while the third is connected
         writer.write(request)
         assert (await head_of(reader)).startswith("HTTP/1.1 204")
+    reader, writer = third
+    writer.write(request)
+    head = await head_of(reader)
+    assert head.startswith("HTTP/1.1 503")
+    assert "connection: close" in head.lower()
+    assert await reader.read() == b"too many connections\n"
     assert node.stats().over_limit == 1
 
 

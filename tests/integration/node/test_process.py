@@ -361,3 +361,13 @@ async def test_no_secret_is_ever_written_to_the_log_or_the_process_list(orchestr
         assert canary not in command
     left = [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert left == []
+
+
+async def test_a_node_that_never_joined_ends_at_once_when_told_to(node_process, unused_port, until):
+    node = await node_process(
+        node=f'server_url = "http://127.0.0.1:{unused_port()}"\npropagation_seconds = 60',
+        management=f'auth_token = "{TOKEN}"\nshutdown_grace_period = 120',
+    )
+    await until(lambda: "Not joined yet" in node.output)
+    node.process.terminate()
+    assert await node.ended(10) == 0
