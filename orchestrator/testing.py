@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import SecretStr
 
@@ -254,7 +254,7 @@ class World:
         await self.kill()
         return await self.boot()
 
-    async def __aenter__(self) -> World:
+    async def __aenter__(self) -> Self:
         await self.boot()
         return self
 

@@ -21,7 +21,7 @@ from orchestrator.reconcile.pools import Pools
 from orchestrator.scaling import allowed_silence
 from secbeat import ids, subjects
 from secbeat.store import Messaging, Subscription, Unavailable
-from secbeat.wire.nodes import NodeState
+from secbeat.wire.nodes import NodeRecord, NodeState
 
 log = logging.getLogger("ResourceManager")
 
@@ -136,7 +136,10 @@ class Liveness:
         if not registry.silent(node, self.context.clock.monotonic()):
             return  # it was heard while we asked
         name = ids.machine_name(record.pool, node_id)
-        if alive:
+        if alive and record.legacy and self._heir(record) is not None:
+            await self.context.records.drop_node(node_id)
+            self._tell("node.superseded", f"Node {name} was started anew under another id", record.pool, node_id)
+        elif alive:
             if node_id not in self._isolated:
                 self._isolated.add(node_id)
                 self._tell(
@@ -162,6 +165,19 @@ class Liveness:
                 node_id,
             )
             self.context.on_change(record.pool)
+
+    def _heir(self, record: NodeRecord) -> str | None:
+        """A later registration from the same address and port that is alive: a node of the original, restarted."""
+        registry, now = self.context.records.registry, self.context.clock.monotonic()
+        place = (record.management_host, record.management_port)
+        for node in registry.nodes(record.pool):
+            if not node.legacy or node.node_id == record.node_id or registry.silent(node, now):
+                continue
+            other = node.record
+            later = (other.registered_at or other.created_at) > (record.registered_at or record.created_at)
+            if later and (other.management_host, other.management_port) == place:
+                return other.node_id
+        return None
 
     async def _state(self, node_id: str, state: NodeState) -> None:
         now = self.context.clock.now()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.operations.context import Context
 from orchestrator.operations.waiting import wait
 from orchestrator.reconcile.acting import Acting
 from orchestrator.reconcile.pools import Pools
-from orchestrator.scaling import History, acts, decide
+from orchestrator.scaling import History, acts, allowed_silence, decide
 from secbeat.store import Unavailable
 from secbeat.wire.decisions import DecisionRecord
 from secbeat.wire.pools import PoolRecord
@@ -78,11 +78,17 @@ class ScalingLoop:
             return None
         op_ids = await self.acting.act(decision)
         decision = decision.model_copy(update={"op_ids": tuple(op_ids)})
-        self.pools.histories[name] = history.after(decision, acted=bool(op_ids))
+        self._remember(name, history, decision, acted=bool(op_ids))
         decision = self.pools.decisions.add(decision)
         await self._keep(name, decision, acted=bool(op_ids))
         self._tell(decision, acted=bool(op_ids))
         return decision
+
+    def _remember(self, name: str, history: History, decision: DecisionRecord, *, acted: bool) -> None:
+        after, seen = history.after(decision, acted=acted), decision.snapshot
+        # An operator's word about a mass silence holds until the last of its dead is replaced.
+        going_on = seen.silent > 0 or seen.failed > seen.replaced
+        self.pools.histories[name] = replace(after, thawed=history.thawed and going_on)
 
     # -------------------------------------------------------------- inputs
 
@@ -133,6 +139,7 @@ class ScalingLoop:
     async def _keep(self, name: str, decision: DecisionRecord, *, acted: bool) -> None:
         """What outlives a restart: when the pool last scaled, and whether mass silence holds it."""
         now, silence = decision.at, decision.code == _OUTAGE
+        thawed = not silence and self._heard_again(name)
 
         def change(record: PoolRecord) -> PoolRecord:
             changes: dict[str, object] = {}
@@ -140,8 +147,10 @@ class ScalingLoop:
                 changes["last_up_at"] = now
             if acted and decision.direction == "down":
                 changes["last_down_at"] = now
-            if silence != (record.frozen_since is not None):
-                changes["frozen_since"] = now if silence else None
+            if silence and record.frozen_since is None:
+                changes["frozen_since"] = now
+            if thawed and record.frozen_since is not None:
+                changes["frozen_since"] = None
             return record.model_copy(update=changes) if changes else record
 
         before = self.context.records.pool(name).frozen_since
@@ -152,6 +161,13 @@ class ScalingLoop:
             kind = "pool.thawed" if after is None else "pool.frozen"
             what = "is no longer frozen" if after is None else f"is frozen: {decision.sentence}"
             self.context.events.publish(kind, f"Pool {name} {what}", pool=name)
+
+    def _heard_again(self, name: str) -> bool:
+        """Whether a freeze may end: not because a restart has forgotten who was silent, but because they are heard."""
+        now, registry = self.context.clock.monotonic(), self.context.records.registry
+        nodes = [node for node in registry.nodes(name) if node.state in {"active", "unreachable"}]
+        unheard = sum(not node.heard or registry.silent(node, now) for node in nodes)
+        return unheard <= allowed_silence(len(nodes))
 
     def _tell(self, decision: DecisionRecord, *, acted: bool) -> None:
         """Metrics always; log and event when the verdict is another one than before."""

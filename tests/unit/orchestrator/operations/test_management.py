@@ -144,7 +144,7 @@ async def test_an_address_outside_node_networks_is_not_dialled():
 
 @pytest.mark.parametrize(
     "address",
-    ["169.254.169.254", "fe80::1", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "::ffff:10.0.0.1", "8.8.8.8"],  # noqa: S104
+    ["169.254.169.254", "fe80::1", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "::ffff:10.0.0.1", "8.8.8.8"],
 )
 def test_these_are_refused_even_where_a_network_names_them(address):
     networks = LOOPBACK if address == "8.8.8.8" else [ip_network("0.0.0.0/0"), ip_network("::/0")]

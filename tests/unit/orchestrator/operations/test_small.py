@@ -72,14 +72,11 @@ def test_an_end_is_an_end(action, state):
 
 @given(st.integers(0, 10_000), st.integers(0, 2**32))
 def test_a_pause_is_never_nothing_and_never_over_the_cap(attempt, seed):
-    assert 0.1 <= full_jitter(attempt, random=Random(seed)) <= 60  # noqa: S311
+    assert 0.1 <= full_jitter(attempt, random=Random(seed)) <= 60
 
 
 def test_pauses_grow_with_the_attempts():
-    means = [
-        sum(full_jitter(n, random=Random(seed)) for seed in range(200)) / 200  # noqa: S311
-        for n in (1, 3, 5)
-    ]
+    means = [sum(full_jitter(n, random=Random(seed)) for seed in range(200)) / 200 for n in (1, 3, 5)]
     assert means[0] < 1 < means[1] < 4 < means[2]
 
 
