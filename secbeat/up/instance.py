@@ -33,7 +33,7 @@ from secbeat.up.ports import Reservations
 T = TypeVar("T")
 
 START_SECONDS = 60.0
-_PREDECESSOR_SECONDS = 20.0
+_PREDECESSOR_SECONDS = 15.0
 _STOP_SECONDS = 20.0
 _QUICK_SECONDS = 3.0
 _POLL_SECONDS = 0.1
@@ -192,17 +192,12 @@ class Instance:
         return configuration.load(path, overrides=self._overrides)
 
     async def _addresses(self, loaded: Loaded) -> planning.Addresses:
-        before = self.state.read_run()
-        deadline = time.monotonic() + (_PREDECESSOR_SECONDS if before else 0.0)
-        while True:
-            try:
-                return planning.addresses(loaded, self._reservations, provisioner=self._with_provisioner, before=before)
-            except ConfigError as error:
-                # A run file is left only by an 'up' that was killed; its services end by themselves, but not at once.
-                if error.code != "PORT_IN_USE" or time.monotonic() > deadline:
-                    raise
-                self._reservations.release()
-                await asyncio.sleep(_POLL_SECONDS)
+        before = self.state.read_run() or {}
+        # A run file is left only by an 'up' that was killed; its services end by themselves, but not at once.
+        deadline = time.monotonic() + _PREDECESSOR_SECONDS
+        while planning.taken(before) and time.monotonic() < deadline:  # noqa: ASYNC110 - other processes end
+            await asyncio.sleep(_POLL_SECONDS)
+        return planning.addresses(loaded, self._reservations, provisioner=self._with_provisioner, before=before)
 
     async def _start_nats(self, loaded: Loaded) -> str:
         self._nats = NatsServer(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from secbeat.errors import ConfigError
 from secbeat.paths import StateDir
 from secbeat.settings import Loaded, split_address
 from secbeat.up.ports import Reservations, check_free
@@ -40,9 +41,7 @@ def owns_nats(loaded: Loaded) -> bool:
     return "nats.url" not in loaded.sources
 
 
-def addresses(
-    loaded: Loaded, reservations: Reservations, *, provisioner: bool, before: Mapping[str, Any] | None = None
-) -> Addresses:
+def addresses(loaded: Loaded, reservations: Reservations, *, provisioner: bool, before: Mapping[str, Any]) -> Addresses:
     """The addresses of this start: port 0 becomes a free port, the one of the last start if it can be had.
 
     Args:
@@ -66,9 +65,24 @@ def addresses(
         if port:
             check_free(key, address)
         else:
-            port = reservations.free(host, preferred=_port_of((before or {}).get(written)))
+            port = reservations.free(host, preferred=_port_of(before.get(written)))
         found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     return Addresses(found[0], found[1], found[2] if provisioner else None)
+
+
+def taken(before: Mapping[str, Any]) -> list[str]:
+    """Addresses of the start that wrote this run file on which somebody still listens."""
+    found = []
+    for key in ("url", "provisioner_url", "metrics_url"):
+        port = _port_of(before.get(key))
+        address = f"{urlsplit(str(before[key])).hostname}:{port}" if port else ""
+        try:
+            if address:
+                check_free(key, address)
+        except ConfigError as error:
+            if error.code == "PORT_IN_USE":
+                found.append(address)
+    return found
 
 
 def urls(loaded: Loaded, where: Addresses, nats_url: str) -> Urls:

@@ -17,7 +17,11 @@ _TRIES = 200
 
 @dataclass
 class Reservations:
-    """Held ports. A service that listens with SO_REUSEADDR can take its port; nobody else is given it."""
+    """Held ports, each behind a host-wide lease: an abstract UNIX socket that bears the address in its name.
+
+    A bound TCP socket alone would not do: without SO_REUSEADDR it cannot be had where connections of the last start
+    linger, and with it two instances could hold the same one until one of them listens.
+    """
 
     _held: list[socket.socket] = field(default_factory=list)
 
@@ -30,18 +34,17 @@ class Reservations:
         choices = [preferred] if preferred else []
         choices += random.sample(range(_LOWEST, _HIGHEST), _TRIES)
         for port in choices:
-            sock = _socket(host)
+            lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                sock.bind((host, port))
+                lease.bind(f"\0secbeat-port-{host}-{port}")
+                _bind(host, port)
             except OSError as error:
-                sock.close()
+                lease.close()
                 if error.errno != errno.EADDRINUSE:
                     raise ConfigError("ADDRESS_UNAVAILABLE", why=f"{host}: {error.strerror}") from None
-                continue
-            # After the exclusive bind: from now on a listener that sets the same option may share the port.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._held.append(sock)
-            return port
+            else:
+                self._held.append(lease)
+                return port
         raise ConfigError("PORT_IN_USE", why=f"{_TRIES} ports of {host} were tried and taken")
 
     def release(self) -> None:
@@ -58,9 +61,7 @@ def check_free(key: str, address: str) -> None:
     """
     host, port = split_address(address)
     try:
-        with _socket(host) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+        _bind(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
@@ -71,5 +72,8 @@ def check_free(key: str, address: str) -> None:
         raise ConfigError("ADDRESS_UNAVAILABLE", why=f"{key} = {address}: {error.strerror or error}") from None
 
 
-def _socket(host: str) -> socket.socket:
-    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+def _bind(host: str, port: int) -> None:
+    """Bind as a service does, and let go."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))

@@ -41,7 +41,7 @@ def environment(service, loaded, state, where=WHERE, nats_url="nats://127.0.0.1:
 
 def test_port_0_becomes_a_free_port(tmp_path, reservations):
     text = '[orchestrator]\nlisten_addr = "127.0.0.1:0"\nmetrics_addr = "127.0.0.1:0"\n'
-    found = planning.addresses(load_text(tmp_path, text), reservations, provisioner=False)
+    found = planning.addresses(load_text(tmp_path, text), reservations, provisioner=False, before={})
     ports = {split_address(address)[1] for address in (found.orchestrator, found.metrics)}
     assert len(ports) == 2
     assert 0 not in ports
@@ -58,12 +58,21 @@ def test_the_port_of_the_last_start_is_taken_again(tmp_path, reservations):
     assert found.orchestrator == f"127.0.0.1:{port}"
 
 
+def test_listeners_of_the_last_start_are_found():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        before = {"url": f"http://{address}", "metrics_url": "http://127.0.0.1:1/metrics", "provisioner_url": None}
+        assert planning.taken(before) == [address]
+    assert planning.taken(before) == []
+    assert planning.taken({}) == []
+
+
 def test_a_configured_port_that_is_taken_is_refused_with_its_key(tmp_path, reservations):
     with socket.create_server(("127.0.0.1", 0)) as server:
         text = f'[provisioner]\nlisten_addr = "127.0.0.1:{server.getsockname()[1]}"\n'
         text += '[orchestrator]\nlisten_addr = "127.0.0.1:0"\nmetrics_addr = "127.0.0.1:0"\n'
         with pytest.raises(ConfigError) as caught:
-            planning.addresses(load_text(tmp_path, text), reservations, provisioner=True)
+            planning.addresses(load_text(tmp_path, text), reservations, provisioner=True, before={})
     assert caught.value.code == "PORT_IN_USE"
     assert "provisioner.listen_addr" in caught.value.why
 

@@ -40,6 +40,18 @@ def test_the_preferred_port_is_taken_if_it_is_free(reservations):
     assert reservations.free("127.0.0.1", preferred=port) == port
 
 
+def test_connections_that_linger_do_not_cost_the_port(reservations):
+    first = Reservations()
+    port = first.free("127.0.0.1")
+    with socket.create_server(("127.0.0.1", port)) as server:
+        client = socket.create_connection(("127.0.0.1", port), timeout=5)
+        accepted, _ = server.accept()
+        accepted.close()  # the server closes first, so its side lingers in TIME_WAIT
+        client.close()
+    first.release()
+    assert reservations.free("127.0.0.1", preferred=port) == port
+
+
 def test_reserved_ports_are_below_the_kernels_own(reservations):
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert reservations.free("127.0.0.1") < lowest
