@@ -14,6 +14,7 @@ from orchestrator.fleet import Registry
 from orchestrator.http import blocking, fleet, heartbeats, history, nodes, operations, pools
 from orchestrator.http.auditing import Audit
 from orchestrator.http.context import Context, Network, Unit, peers_within
+from orchestrator.http.following import Following
 from orchestrator.rules import Rules
 from secbeat.api import Route, build_app, fail, health_routes
 from secbeat.api.fast import LANES
@@ -45,6 +46,7 @@ def routes(
         trusted=peers_within(LOOPBACK),
         legacy_unit=_percent,
         webhook_secrets=tuple,
+        following=Following(lambda _token: None, None, registry.nodes),
     )
     return _routes(context, heartbeats.Heartbeats(context))
 
@@ -90,6 +92,7 @@ def build(
     legacy_unit: Callable[[str], Unit] = _percent,
     webhook_secrets: Callable[[], Sequence[str]] = tuple,
     checks: Callable[[], Mapping[str, str | None]] = dict,
+    node_token: Callable[[str], str] | None = None,
 ) -> web.Application:
     """The application that :3030 serves; give it to ``secbeat.api.listen``, which also puts the fast lane in front.
 
@@ -100,6 +103,7 @@ def build(
         legacy_unit: unit of CPU in the original's heartbeat, by pool.
         webhook_secrets: secrets that a status callback may be signed with.
         checks: for ``/readyz``: name of a dependency → None when it is well, else one sentence.
+        node_token: a node's management token by its id; with it a node beyond loopback may read the blocklist.
     """
     context = Context(
         control=control,
@@ -111,6 +115,7 @@ def build(
         trusted=peers_within(legacy_nodes),
         legacy_unit=legacy_unit,
         webhook_secrets=webhook_secrets,
+        following=Following(tokens.check if isinstance(tokens, TokenBook) else tokens, node_token, registry.nodes),
     )
     beats = heartbeats.Heartbeats(context)
     app = build_app(

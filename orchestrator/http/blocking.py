@@ -22,7 +22,7 @@ class Blocking:
     """Handlers of ``/api/v1/rules``."""
 
     def __init__(self, context: Context) -> None:
-        self._rules = context.rules
+        self._rules, self._following = context.rules, context.following
 
     async def block(self, request: web.Request) -> web.Response:
         body = await read_body(request, BlockRequest)
@@ -59,6 +59,7 @@ class Blocking:
         )
 
     async def snapshot(self, request: web.Request) -> web.Response:
+        await self._following.admit(request)
         since = query_int(request, "since", 0, low=0, high=2**53) if "since" in request.query else None
         return reply(self._rules.snapshot(since))
 
@@ -74,7 +75,8 @@ def routes(context: Context) -> list[Route]:
               changes=True, response=BlockAnswer, summary="Remove a block"),
         Route(method="GET", path="/api/v1/rules/blocked_ips", handler=blocking.listing, scope="read",
               loopback_open=True, legacy=True, response=BlockedIps, summary="What is blocked"),
-        Route(method="GET", path="/api/v1/rules/snapshot", handler=blocking.snapshot, scope="read",
-              loopback_open=True, response=RulesSnapshot, summary="The blocklist's version and content, for nodes",
+        Route(method="GET", path="/api/v1/rules/snapshot", handler=blocking.snapshot, scope=None,
+              response=RulesSnapshot,
+              summary="The blocklist for nodes: loopback, scope read, or a node's own management token",
               query={"since": "answer with what changed since this version, if that is still known"}),
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from orchestrator.control import Control
 from orchestrator.events import EventHub
 from orchestrator.fleet import Registry
 from orchestrator.http.auditing import Audit
+from orchestrator.http.following import Following
 from orchestrator.rules import Rules
 from secbeat.api import fail, query_int
 from secbeat.clock import Clock
@@ -38,6 +39,7 @@ class Context:
 
     ``trusted``: whether a TCP peer lies within ``legacy_nodes``. ``legacy_unit``: unit of CPU in the original's
     heartbeat, by pool. ``webhook_secrets``: those that a status callback may be signed with.
+    ``following``: who may read the blocklist's snapshot.
     """
 
     control: Control
@@ -49,6 +51,7 @@ class Context:
     trusted: Callable[[str | None], bool]
     legacy_unit: Callable[[str], Unit]
     webhook_secrets: Callable[[], Sequence[str]]
+    following: Following
 
 
 class Page(Wire, Generic[T]):

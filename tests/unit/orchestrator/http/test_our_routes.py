@@ -11,6 +11,9 @@ from secbeat import ids, signing
 from secbeat.errors import RefusedError
 from secbeat.store import Conflict, NotLeader, Unavailable
 
+# Fixed: parallel runs collect the same test names.
+NODE_ID, OP_ID = "22222222-2222-4222-8222-222222222222", "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
 
 def problem(answer):
     assert answer.headers["Content-Type"].startswith("application/problem+json")
@@ -48,10 +51,10 @@ async def test_our_reads_need_a_token_on_loopback_too(api):
         ("pools/default/resume", "service"),
         ("pools/default/retire", "operate"),
         ("pools/default/nodes", "operate"),
-        (f"operations/{ids.new_op_id()}/join", "operate"),
-        (f"nodes/{ids.new_node_id()}/drain", "read"),
-        (f"nodes/{ids.new_node_id()}/protect", "read"),
-        (f"jobs/{ids.new_op_id()}/cancel", "read"),
+        (f"operations/{OP_ID}/join", "operate"),
+        (f"nodes/{NODE_ID}/drain", "read"),
+        (f"nodes/{NODE_ID}/protect", "read"),
+        (f"jobs/{OP_ID}/cancel", "read"),
     ],
 )
 async def test_a_scope_that_does_not_suffice_is_403_and_core_is_not_asked(api, path, too_little):

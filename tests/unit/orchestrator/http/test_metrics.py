@@ -1,0 +1,191 @@
+"""The metrics, as a scraper reads them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from aiohttp import ClientSession
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics import exposition
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from orchestrator.metrics import Metrics
+from secbeat import __version__
+from secbeat.api import listen, metrics_app
+from secbeat.wire.pools import Breaker, Pause
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+def samples(metrics):
+    families = parse(generate_latest(metrics.registry).decode())
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def value(metrics, name, **labels):
+    return samples(metrics)[name, tuple(sorted(labels.items()))]
+
+
+def test_the_guides_four_names_exist_from_the_start_with_the_guides_labels_only(metrics):
+    guide = {
+        key: number
+        for key, number in samples(metrics).items()
+        if key[0]
+        in {
+            "secbeat_scaling_decisions_total",
+            "secbeat_node_terminations_total",
+            "secbeat_fleet_size_current",
+            "secbeat_webhook_calls_total",
+        }
+    }
+    assert guide == {
+        ("secbeat_scaling_decisions_total", (("action", "scale_up"),)): 0,
+        ("secbeat_scaling_decisions_total", (("action", "scale_down"),)): 0,
+        ("secbeat_node_terminations_total", ()): 0,
+        ("secbeat_fleet_size_current", ()): 0,
+        ("secbeat_webhook_calls_total", (("status", "success"),)): 0,
+        ("secbeat_webhook_calls_total", (("status", "failure"),)): 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "orchestrator_nodes_registered_total",
+        "orchestrator_heartbeats_received_total",
+        "orchestrator_heartbeats_unknown_node",
+        "orchestrator_nodes_terminated_total",
+        "orchestrator_nodes_marked_dead_total",
+        "orchestrator_nodes_gracefully_terminated_total",
+        "orchestrator_unexpected_node_failures_total",
+        "orchestrator_self_healing_webhooks_sent_total",
+        "orchestrator_self_healing_webhook_errors_total",
+        "orchestrator_total_nodes",
+        "orchestrator_active_nodes",
+    ],
+)
+def test_the_originals_names_exist_from_the_start(metrics, name):
+    assert value(metrics, name) == 0
+
+
+def test_the_guides_counters_are_summed_over_pools(metrics):
+    for pool in ("web", "edge"):
+        metrics.scaling_decision("scale_up", pool)
+        metrics.node_terminated(pool)
+        metrics.webhook_call(False, pool)
+    metrics.webhook_call(True, "web", self_healing=True)
+    assert value(metrics, "secbeat_scaling_decisions_total", action="scale_up") == 2
+    assert value(metrics, "secbeat_node_terminations_total") == 2
+    assert value(metrics, "secbeat_webhook_calls_total", status="failure") == 2
+    assert value(metrics, "secbeat_webhook_calls_total", status="success") == 1
+    assert value(metrics, "secbeat_pool_webhook_calls_total", pool="web", status="success") == 1
+    assert value(metrics, "orchestrator_self_healing_webhooks_sent_total") == 1
+    assert value(metrics, "orchestrator_self_healing_webhook_errors_total") == 0
+
+
+def test_fleet_size_is_the_active_nodes_of_all_pools_at_the_moment_of_the_scrape(metrics, make):
+    views = [make.pool_view("web", active=3), make.pool_view("edge", active=2)]
+    metrics.bind(pools=lambda: views)
+    assert value(metrics, "secbeat_fleet_size_current") == 5
+    views.pop()
+    assert value(metrics, "secbeat_fleet_size_current") == 3
+
+
+def test_a_pool_shows_its_states_limits_pause_and_breaker(metrics, make):
+    metrics.pool(
+        make.pool_view(
+            "web",
+            pending=1,
+            cpu=None,
+            pause=Pause(direction="in", since=make.start),
+            breaker=Breaker(failures=3, open_since=make.start),
+        )
+    )
+    assert value(metrics, "secbeat_pool_nodes", pool="web", state="pending") == 1
+    assert value(metrics, "secbeat_pool_limit_nodes", pool="web", limit="max") == 10
+    assert value(metrics, "secbeat_pool_paused", pool="web", direction="in") == 1
+    assert value(metrics, "secbeat_pool_paused", pool="web", direction="out") == 0
+    assert value(metrics, "secbeat_pool_breaker_open", pool="web") == 1
+    assert value(metrics, "secbeat_pool_frozen", pool="web") == 0
+    assert ("secbeat_pool_cpu_ratio", (("pool", "web"),)) not in samples(metrics)
+
+
+def test_heartbeats_are_read_from_who_counts_them(metrics):
+    metrics.bind(heartbeats=lambda: {"received": 10, "unknown": 2, "stale": 1})
+    assert value(metrics, "orchestrator_heartbeats_received_total") == 10
+    assert value(metrics, "orchestrator_heartbeats_unknown_node") == 2
+    assert value(metrics, "secbeat_heartbeats_total", outcome="stale") == 1
+
+
+def test_the_lease_and_nats_show_as_soon_as_they_are_bound(metrics):
+    assert not [name for name, _ in samples(metrics) if name == "secbeat_leader"]
+    metrics.bind(leader=lambda: True, epoch=lambda: 7)
+    metrics.bind(nats_connected=lambda: False)
+    assert value(metrics, "secbeat_leader") == 1
+    assert value(metrics, "secbeat_lease_epoch") == 7
+    assert value(metrics, "secbeat_nats_connected") == 0
+
+
+def test_deaths_are_unexpected_unless_said_otherwise(metrics):
+    metrics.node_died()
+    metrics.node_died(expected=True)
+    metrics.node_left()
+    assert value(metrics, "orchestrator_nodes_marked_dead_total") == 2
+    assert value(metrics, "orchestrator_unexpected_node_failures_total") == 1
+    assert value(metrics, "orchestrator_nodes_gracefully_terminated_total") == 1
+
+
+def test_only_operations_that_succeeded_enter_the_durations(metrics):
+    metrics.operation_ended("web", "create", "succeeded", 12.0)
+    metrics.operation_ended("web", "create", "failed", 900.0)
+    assert value(metrics, "secbeat_operation_seconds_count", pool="web", action="create") == 1
+    assert value(metrics, "secbeat_operation_seconds_sum", pool="web", action="create") == 12
+    assert value(metrics, "secbeat_operations_total", pool="web", action="create", state="failed") == 1
+
+
+def test_the_build_names_the_version(metrics):
+    assert value(metrics, "secbeat_build_info", version=__version__) == 1
+
+
+def test_nodes_that_come_and_go_leave_the_number_of_series_as_it_was(metrics):
+    metrics.node_terminated("web")
+    before = len(samples(metrics))
+    for _ in range(1000):
+        metrics.node_registered()
+        metrics.node_terminated("web")
+        metrics.node_died()
+    assert len(samples(metrics)) == before
+
+
+def test_names_of_ours_follow_the_conventions(metrics, make):
+    metrics.pool(make.pool_view("web"))
+    metrics.decision("web", "hold", "WITHIN_THRESHOLDS")
+    for family in metrics.registry.collect():
+        if not family.name.startswith("secbeat_"):
+            continue
+        assert re.fullmatch(r"secbeat_[a-z_]+[a-z]", family.name)
+        assert family.documentation.endswith("."), family.name
+        assert not {"node", "node_id", "op_id"} & {label for s in family.samples for label in s.labels}, family.name
+
+
+def test_the_openmetrics_form_is_valid_too(metrics, make):
+    metrics.pool(make.pool_view("web"))
+    assert list(text_string_to_metric_families(exposition.generate_latest(metrics.registry).decode()))
+
+
+async def test_the_scraper_gets_the_form_that_it_asks_for(metrics):
+    listener = await listen(metrics_app(metrics.registry), "127.0.0.1:0")
+    async with ClientSession() as session:
+        async with session.get(f"{listener.url}/metrics") as plain:
+            assert plain.headers["Content-Type"].startswith("text/plain")
+            assert "secbeat_fleet_size_current 0.0" in await plain.text()
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        async with session.get(f"{listener.url}/metrics", headers=accept) as modern:
+            assert modern.headers["Content-Type"].startswith("application/openmetrics-text")
+            assert (await modern.text()).endswith("# EOF\n")
+    await listener.close()
