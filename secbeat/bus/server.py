@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import fcntl
 import json
 import os
-import shutil
-import signal
 import socket
-import subprocess
 import sys
-import sysconfig
 from contextlib import closing, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -27,6 +22,7 @@ from urllib.parse import urlsplit
 from secbeat import service
 from secbeat.bus import identity as identities
 from secbeat.bus._http import get_json
+from secbeat.bus.program import find_binary, spawn, tail
 from secbeat.errors import ConfigError
 
 # Part of the server's name: tells a client that this server fsyncs before it confirms, which it cannot see otherwise.
@@ -37,21 +33,6 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
 _LOCK_SECONDS = 5.0
 _MAX_MEMORY, _MAX_FILE = 128 * 1024**2, 4 * 1024**3
-_PR_SET_PDEATHSIG = 1
-
-
-def find_binary() -> Path:
-    """The nats-server program: of this Python environment, else of PATH.
-
-    Raises:
-        ConfigError: there is none (NATS_BINARY_MISSING).
-    """
-    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
-    if os.access(beside, os.X_OK):
-        return beside
-    if found := shutil.which("nats-server"):
-        return Path(found)
-    raise ConfigError("NATS_BINARY_MISSING", why=f"neither {beside} nor a nats-server on PATH exists")
 
 
 class NatsServer:
@@ -185,17 +166,17 @@ class NatsServer:
             stale.unlink()
         log = self.directory / "nats-server.log"
         log_start = log.stat().st_size if log.exists() else 0
-        self._process = await _spawn(binary, config, self._lock, self.directory / "nats-server.out")
+        self._process = await spawn(binary, config, self._lock, self.directory / "nats-server.out")
         if await self._ready(self._process):
             _write_private(
                 self.directory / "server.json", json.dumps({"url": self.url, "port": urlsplit(self.url).port})
             )
             return True
         self._process = None
-        tail = _tail(log, log_start) or _tail(self.directory / "nats-server.out", 0)
-        if "address already in use" in tail:
+        words = tail(log, log_start) or tail(self.directory / "nats-server.out", 0)
+        if "address already in use" in words:
             return False
-        raise ConfigError("NATS_START_FAILED", why=tail or f"no answer in {_START_SECONDS:g} s", log=str(log))
+        raise ConfigError("NATS_START_FAILED", why=words or f"no answer in {_START_SECONDS:g} s", log=str(log))
 
     async def _ready(self, process: asyncio.subprocess.Process) -> bool:
         """Whether the server answers; a server that ended or does not answer in time is gone afterwards."""
@@ -243,30 +224,6 @@ class NatsServer:
         return config
 
 
-async def _spawn(binary: Path, config: Path, lock: TextIOWrapper | None, output: Path) -> asyncio.subprocess.Process:
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    with output.open("wb") as sink:
-        return await asyncio.create_subprocess_exec(
-            binary,
-            "-c",
-            config,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            # The child keeps the lock after a kill -9 of its parent, until it has closed the store.
-            pass_fds=() if lock is None else (lock.fileno(),),
-            start_new_session=True,  # Ctrl-C in the terminal stops the parent, which stops the server last
-            preexec_fn=die_with_parent,  # two system calls, nothing that could wait for a lock of another thread
-        )
-
-
 def _is_free(port: int) -> bool:
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -280,17 +237,6 @@ def _is_free(port: int) -> bool:
 def _write_private(path: Path, text: str) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
-
-
-def _tail(log: Path, start: int) -> str:
-    """The last complaint in a log, on one line."""
-    try:
-        text = log.read_bytes()[start:].decode(errors="replace")
-    except OSError:
-        return ""
-    lines = [line for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if "[FTL]" in line or "[ERR]" in line] or lines
-    return lines[-1].split("] ", 2)[-1].strip() if lines else ""
 
 
 async def _main(stop: service.Stop, options: argparse.Namespace) -> int:

@@ -124,6 +124,18 @@ async def test_publishing_while_disconnected_drops_and_says_nothing(open_server,
     await bus.messaging.publish("secbeat.ev.a", b"x")
 
 
+async def test_what_was_published_before_closing_has_left(open_server, bus_to):
+    heard: list[bytes] = []
+    listener = await bus_to(open_server)
+    await listener.messaging.subscribe("secbeat.hb.*", lambda _, payload: heard.append(payload))
+    await listener.bucket("state")  # a round trip: the server knows of the subscription
+    for _ in range(5):
+        node = await bus_to(open_server)
+        await node.messaging.publish("secbeat.hb.a", b"Terminating")
+        await node.close()
+    await until(lambda: len(heard) == 5)
+
+
 async def test_reconnecting_has_no_end(open_server, bus_to):
     closed: list[bool] = []
     bus = await bus_to(open_server, on_closed=lambda: closed.append(True))
@@ -273,7 +285,7 @@ class TestTheFirstConnection:
         assert "SUNOTASEED" not in str(error.lines())
 
     async def test_the_guides_server_without_js_gets_the_guides_remedy(self, tmp_path):
-        from secbeat.bus.server import find_binary
+        from secbeat.bus.program import find_binary
 
         ports = tmp_path / "ports"
         ports.mkdir()

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from secbeat.bus import program
 from secbeat.bus import server as embedded
 from secbeat.bus._http import get_json
 from secbeat.bus.server import NatsServer
@@ -99,7 +100,7 @@ async def test_the_asked_port_is_used_when_it_is_free(tmp_path):
 
 
 async def test_no_program_is_said_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(program.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError) as refusal:
         await NatsServer(tmp_path / "n").start()
@@ -107,10 +108,10 @@ async def test_no_program_is_said_so(tmp_path, monkeypatch):
 
 
 async def test_the_program_is_also_found_on_the_path(tmp_path, monkeypatch):
-    real = embedded.find_binary()
-    monkeypatch.setattr(embedded.sysconfig, "get_path", lambda name: str(tmp_path))
+    real = program.find_binary()
+    monkeypatch.setattr(program.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PATH", str(real.parent))
-    assert embedded.find_binary() == real
+    assert program.find_binary() == real
 
 
 async def test_a_file_in_the_place_of_the_directory_is_said_so(tmp_path):

@@ -109,6 +109,26 @@ async def test_waiting_for_the_loss_ends_with_the_belief(clock, store, lease):
     await losing
 
 
+async def test_a_standby_leads_within_two_seconds_after_the_lease_was_given_up(clock):
+    class Taken(SlowStore):
+        free = False
+
+        async def last(self, key):
+            return (b"", 0) if self.free else (b'{"holder": "other", "instance": "x", "epoch": 4}', 7)
+
+    taken = Taken(clock)
+    keeper, stop = LeaseKeeper(taken, "two", clock=clock, timing=LeaseTiming()), Stop()
+    task = asyncio.create_task(keeper.run(stop))
+    await clock.advance(30)
+    assert not keeper.held
+    taken.free = True
+    await clock.advance(2.0)
+    assert keeper.held
+    stop.request("test")
+    await task
+    assert not keeper.held
+
+
 def test_the_names_in_the_lease_are_data():
     from secbeat.bus.lease import _decode, _epoch_in
 
