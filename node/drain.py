@@ -96,8 +96,9 @@ class Drain:
         return 0.0 if self._hurry.is_set() else max(0.0, self._began + self._grace - self._clock.monotonic())
 
     def configure(self, *, longest: float, propagation: float) -> None:
-        """New limits; a drain that goes on keeps its deadline."""
+        """New limits; a drain that goes on keeps its deadline, but propagates as long as the new limit says."""
         self._longest, self._propagation = longest, propagation
+        self._changed.set()
 
     def begin(self, *, reason: str, seconds: float | None = None, ordered: bool = True) -> float:
         """Start to drain; while one goes on, nothing changes.

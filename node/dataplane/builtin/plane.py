@@ -28,6 +28,8 @@ READY_PATH = "/.secbeat/ready"
 # Shorter than any upstream's own: uvicorn's and Node's default is 5 s. A connection is dropped by us, not under us.
 _UPSTREAM_KEEPALIVE = 4.0
 _TLS_SHUTDOWN = 2.0
+# A handshake that began so long before the listener closed is waited for.
+_HANDSHAKE = 5.0
 _LINGER = 1.0
 _SWEEP = 0.5
 _GO_AWAY_EACH = 0.05
@@ -234,7 +236,7 @@ class BuiltinPlane:
 
     def _empty(self) -> bool:
         server = self._server
-        return server is None or not (server.count or self._counters.in_flight or server.handshaking(_TLS_SHUTDOWN))
+        return server is None or not (server.count or self._counters.in_flight or server.handshaking(_HANDSHAKE))
 
     def _close_idle(self, linger: float) -> None:
         """Close what has been silent for ``linger`` seconds since the end of accepting.

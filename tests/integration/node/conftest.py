@@ -19,6 +19,9 @@ from secbeat import origin
 from secbeat.api import listen
 from secbeat.settings import NodeSettings
 
+# Else pytest-asyncio makes a loop to put back after the first async test, and never closes it.
+asyncio.set_event_loop(None)
+
 
 def client_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -7,6 +7,9 @@ import pytest
 from node.dataplane import Quantiles, Totals
 from secbeat.testing import FakeClock
 
+# Else pytest-asyncio makes a loop to put back after the first async test, and never closes it.
+asyncio.set_event_loop(None)
+
 
 class FakePlane:
     """A DataPlane in virtual time: ``busy`` is how long what is connected needs to finish."""

@@ -4,7 +4,7 @@ import ipaddress
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -24,6 +24,7 @@ def test_addresses_and_networks_of_both_families_are_found(address, blocked):
     assert Blocklist(1, ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "fe80::1"]).blocks(address) is blocked
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.ip_addresses().map(str), max_size=20),
     st.lists(st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(lambda pair: f"{pair[0]}/{pair[1]}"), max_size=5),

@@ -189,3 +189,12 @@ async def test_new_limits_count_for_the_next_drain_only(drain):
     assert drain.begin(reason="x") == 60
     drain.resume("")
     assert drain.begin(reason="x") == 5
+
+
+async def test_a_shorter_propagation_takes_effect_while_it_lasts(drain, plane, clock, background):
+    background(drain.run())
+    drain.begin(reason="x", seconds=60)
+    await clock.advance(5)
+    drain.configure(longest=60, propagation=2)
+    await clock.advance(0.01)
+    assert ("close_listener", 5.0) in plane.calls
