@@ -163,6 +163,7 @@ class Core(PoolMixin, NodeMixin, OperationMixin):
             ConfigError: the records are newer than this program (STATE_NEWER).
         """
         await self.context.records.load()
+        self.the_pools.look_for_left()
         self.loop.restart()
         self.liveness.restart()
         self._loaded = True
@@ -204,6 +205,7 @@ class Core(PoolMixin, NodeMixin, OperationMixin):
 
     def reload(self, settings: Settings) -> None:
         """Settings whose live keys changed."""
+        self.the_pools.look_for_left()
         self.settings = settings
         self.registry.default_interval = settings.orchestrator.heartbeat_interval_seconds
         for name in self.the_pools.names():

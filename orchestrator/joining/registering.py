@@ -10,8 +10,8 @@ from datetime import datetime
 
 from orchestrator.fleet.lifecycle import advance as advance_node
 from orchestrator.joining.credentials import CredentialIssuer
+from orchestrator.joining.original import OriginalForm, public_ip, tell_joined, was_destroyed
 from orchestrator.joining.secrets import JoinSecrets
-from orchestrator.operations.addresses import is_loopback, within
 from orchestrator.operations.context import Context
 from orchestrator.operations.executor import Executor
 from orchestrator.reconcile.gate import GateClosed
@@ -52,6 +52,9 @@ class Registering:
     audit: Callable[[AuditEvent], None]
     scheme: str = "http"
 
+    def __post_init__(self) -> None:
+        self.original = OriginalForm(self.context, self.executor, self.pools)
+
     async def register(self, request: RegisterRequest, caller: Caller) -> RegisterResponse:
         """See ``orchestrator.control.NodeControl.register``.
 
@@ -68,7 +71,7 @@ class Registering:
         elif join is not None and caller.token is not None:
             node = await self._rejoin(request, join, caller)
         else:
-            return self._answer(await self._legacy(request, caller), caller)
+            return self._answer(await self.original.register(request, peer=caller.peer), caller)
         return self._answer(node, caller, self._credentials(node, join))
 
     # -------------------------------------------------------------- with a secret
@@ -112,7 +115,7 @@ class Registering:
                 now=now,
                 boot_id=join.boot_id,
                 registered_at=one.registered_at or now,
-                public_ip=_public_ip(request, caller.peer),
+                public_ip=public_ip(request, caller.peer),
                 peer_address=caller.peer,
                 config=request.config,
                 listening=join.listening,
@@ -125,7 +128,7 @@ class Registering:
         if changed is None:
             raise RefusedError("NODE_GONE", why="the node was removed meanwhile")
         if first:
-            self._tell(changed, "joined with its secret")
+            tell_joined(self.context, changed, "joined with its secret")
         if op is not None:
             self.executor.wake(op.op_id)
         return changed
@@ -168,51 +171,13 @@ class Registering:
 
     async def _readopt(self, join: Join) -> NodeRecord:
         """A node whose token we made and whose record is lost: the fleet's memory comes back from the fleet."""
-        if self._was_destroyed(join.node_id) or join.pool not in self.pools():
+        if was_destroyed(self.context.records, join.node_id) or join.pool not in self.pools():
             raise RefusedError("NODE_GONE", why="the node was removed, or its pool is not configured here")
         now = self._now()
         log.warning("ResourceManager: node %s of pool %s is known again by its token", join.node_id, join.pool)
         return await self.context.records.put_node(
             NodeRecord(node_id=join.node_id, pool=join.pool, state="joining", state_since=now, created_at=now)
         )
-
-    # -------------------------------------------------------------- the original's form
-
-    async def _legacy(self, request: RegisterRequest, caller: Caller) -> NodeRecord:
-        if not within(caller.peer, self._settings.legacy_nodes):
-            raise AuthError(
-                "LEGACY_REFUSED", why=f"{caller.peer} is not in legacy_nodes, and there is no join secret", status=403
-            )
-        now, pool = self._now(), self._legacy_pool(request)
-        facts = {
-            "legacy": True,
-            "public_ip": _public_ip(request, caller.peer),
-            "peer_address": caller.peer,
-            "config": request.config,
-            "registered_at": now,
-        }
-        if request.join is not None:
-            facts |= {"listening": request.join.listening, "agent_version": request.join.agent_version}
-        if (known := self._same_place(pool, caller.peer, request)) is not None:
-            changed = await self.context.records.change_node(
-                known, lambda one: advance_node(one, one.state, now=now, **facts)
-            )
-            if changed is not None:
-                return changed
-        op = self._oldest_untracked(pool)
-        if op is not None and self.context.records.node(op.node_id) is not None:
-            changed = await self.context.records.change_node(
-                op.node_id, lambda one: advance_node(one, "joining", now=now, **facts)
-            )
-            if changed is not None:
-                self._tell(changed, f"registered without a secret and is taken for the one of operation {op.op_id}")
-                self.executor.wake(op.op_id)
-                return changed
-        node = await self.context.records.put_node(
-            NodeRecord(node_id=ids.new_node_id(), pool=pool, state="joining", state_since=now, created_at=now, **facts)
-        )
-        self._tell(node, "registered without a secret")
-        return node
 
     async def adopt(self, node_id: str, *, peer: str) -> bool:
         """See ``orchestrator.control.NodeControl.adopt``.
@@ -222,51 +187,7 @@ class Registering:
         """
         if not self.lease.held:
             raise UnreachableError("NOT_LEADER", why="another orchestrator leads")
-        if not within(peer, self._settings.legacy_nodes) or self._was_destroyed(node_id):
-            return False
-        if self.context.records.node(node_id) is None:
-            now = self._now()
-            node = await self.context.records.put_node(
-                NodeRecord(
-                    node_id=node_id,
-                    pool=self._legacy_pool(None),
-                    state="joining",
-                    state_since=now,
-                    created_at=now,
-                    registered_at=now,
-                    legacy=True,
-                    peer_address=peer,
-                    public_ip=peer,
-                )
-            )
-            self._tell(node, "was unknown and is adopted by its heartbeat")
-        return True
-
-    def _same_place(self, pool: str, peer: str, request: RegisterRequest) -> str | None:
-        """A legacy node at the same address and port that went silent: this is it, started anew."""
-        port = request.join.listening.management_port if request.join is not None else 9999
-        now = self.context.clock.monotonic()
-        registry = self.context.records.registry
-        for node in registry.nodes(pool):
-            if not node.legacy or node.leaving or not node.heard or not registry.silent(node, now):
-                continue
-            record = node.record
-            if (record.management_host, record.management_port) == (peer, port):
-                return record.node_id
-        return None
-
-    def _oldest_untracked(self, pool: str) -> OperationRecord | None:
-        for op in self.context.records.open_operations(pool):
-            node = self.context.records.node(op.node_id)
-            if op.action == "create" and op.tracked is False and node is not None and node.state in _BOOTING:
-                return op
-        return None
-
-    def _legacy_pool(self, request: RegisterRequest | None) -> str:
-        pools = self.pools()
-        if request is not None and request.join is not None and request.join.pool in pools:
-            return request.join.pool
-        return "default" if "default" in pools or not pools else next(iter(pools))
+        return not was_destroyed(self.context.records, node_id) and await self.original.adopt(node_id, peer=peer)
 
     # -------------------------------------------------------------- answers
 
@@ -292,27 +213,9 @@ class Registering:
             credentials=credentials,
         )
 
-    def _tell(self, node: NodeRecord, what: str) -> None:
-        sentence = f"Node {ids.machine_name(node.pool, node.node_id)} of pool {node.pool} {what}"
-        log.info("ResourceManager: %s", sentence, extra={"action": "node_joined", "node_id": node.node_id})
-        self.context.events.publish("node.joined", sentence, pool=node.pool, node_id=node.node_id, op_id=node.op_id)
-        self.context.on_change(node.pool)
-
-    def _was_destroyed(self, node_id: str) -> bool:
-        return any(
-            op.node_id == node_id and op.action == "destroy" and op.state != "cancelled"
-            for op in self.context.records.operations.values()
-        )
-
     @property
     def _settings(self) -> OrchestratorSettings:
         return self.context.settings()
 
     def _now(self) -> datetime:
         return self.context.clock.now()
-
-
-def _public_ip(request: RegisterRequest, peer: str) -> str:
-    """The original's node says 127.0.0.1 whatever it is; then the peer's address is the better one."""
-    claimed = str(request.public_ip)
-    return peer if is_loopback(claimed) and not is_loopback(peer) else claimed

@@ -25,14 +25,18 @@ class Pools:
     decisions: DecisionLog
     clock: Clock
     histories: dict[str, History] = field(default_factory=dict)
+    _left: set[str] = field(default_factory=set)
 
     def names(self) -> list[str]:
         """The configured pools, then those that vanished from the file and still have something."""
         configured = list(self.settings().pools)
-        left = {name for name, record in self.records.pools.items() if record.vanished}
-        left |= {op.pool for op in self.records.open_operations()}
-        left |= {node.pool for node in self.registry.nodes() if node.pool not in self.settings().pools}
+        left = {name for name, record in self.records.pools.items() if record.vanished} | self._left
         return configured + sorted(left - set(configured))
+
+    def look_for_left(self) -> None:
+        """Find the pools that only nodes and operations still know: after loading, and when the settings change."""
+        self._left = {node.pool for node in self.registry.nodes()}
+        self._left |= {op.pool for op in self.records.open_operations()}
 
     def configured(self, name: str) -> bool:
         """Whether the settings have this pool."""

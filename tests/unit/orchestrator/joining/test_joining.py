@@ -228,6 +228,15 @@ async def test_an_original_node_claims_the_oldest_untracked_create_of_its_pool()
         assert len(w.receiver.calls) == 2
 
 
+async def test_two_original_nodes_at_once_claim_two_operations():
+    w = world(pool={"min": 2})
+    w.receiver.manner = "untracked"
+    async with w:
+        request = RegisterRequest.model_validate(REGISTRATION)
+        answers = await asyncio.gather(w.core.register(request, **CALL), w.core.register(request, **CALL))
+        assert {answer.node_id for answer in answers} == {op.node_id for op in w.operations("create")}
+
+
 async def test_a_tracked_create_is_never_claimed():
     w = world()
     w.auto_join = False

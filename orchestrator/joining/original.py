@@ -1,0 +1,150 @@
+"""Nodes that register or beat in the original's form: no secret, so they come from ``legacy_nodes`` or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.fleet.lifecycle import advance as advance_node
+from orchestrator.operations.addresses import is_loopback, within
+from orchestrator.operations.context import Context
+from orchestrator.operations.executor import Executor
+from orchestrator.reconcile.records import Records
+from secbeat import ids
+from secbeat.errors import AuthError
+from secbeat.wire.nodes import NodeRecord, NodeState
+from secbeat.wire.operations import OperationRecord
+from secbeat.wire.registration import RegisterRequest
+
+log = logging.getLogger("ResourceManager")
+
+_MANAGEMENT_PORT = 9999
+_UNBORN: frozenset[NodeState] = frozenset({"requested", "provisioning", "booting"})
+
+
+class OriginalForm:
+    """Registration and adoption; one at a time, so that two nodes never claim the same operation."""
+
+    def __init__(self, context: Context, executor: Executor, pools: Callable[[], Mapping[str, object]]) -> None:
+        self._context = context
+        self._executor = executor
+        self._pools = pools
+        self._lock = asyncio.Lock()
+
+    async def register(self, request: RegisterRequest, *, peer: str) -> NodeRecord:
+        """The node's record: of a silent node at the same place, of the oldest untracked create, or a new one.
+
+        Raises:
+            AuthError: LEGACY_REFUSED.
+        """
+        if not within(peer, self._context.settings().legacy_nodes):
+            raise AuthError("LEGACY_REFUSED", why=f"{peer} is not in legacy_nodes, there is no join secret", status=403)
+        pool, now = self._pool(request), self._context.clock.now()
+        facts: dict[str, Any] = {
+            "legacy": True,
+            "public_ip": public_ip(request, peer),
+            "peer_address": peer,
+            "config": request.config,
+            "registered_at": now,
+        }
+        if request.join is not None:
+            facts |= {"listening": request.join.listening, "agent_version": request.join.agent_version}
+        async with self._lock:
+            known = await self._returned(pool, peer, request, facts) or await self._claimed(pool, facts)
+            if known is not None:
+                return known
+            node = NodeRecord(
+                node_id=ids.new_node_id(), pool=pool, state="joining", state_since=now, created_at=now, **facts
+            )
+            tell_joined(self._context, await self._context.records.put_node(node), "registered without a secret")
+            return node
+
+    async def adopt(self, node_id: str, *, peer: str) -> bool:
+        """Whether an unknown node that beats is, or now becomes, one of ours."""
+        if not within(peer, self._context.settings().legacy_nodes):
+            return False
+        async with self._lock:
+            if self._context.records.node(node_id) is not None:
+                return True
+            now = self._context.clock.now()
+            node = NodeRecord(
+                node_id=node_id,
+                pool=self._pool(None),
+                state="joining",
+                state_since=now,
+                created_at=now,
+                registered_at=now,
+                legacy=True,
+                peer_address=peer,
+                public_ip=peer,
+            )
+            await self._context.records.put_node(node)
+            tell_joined(self._context, node, "was unknown and is adopted by its heartbeat")
+            return True
+
+    async def _returned(
+        self, pool: str, peer: str, request: RegisterRequest, facts: Mapping[str, Any]
+    ) -> NodeRecord | None:
+        """A node at the same address and port that went silent: this is it, started anew."""
+        port = request.join.listening.management_port if request.join is not None else _MANAGEMENT_PORT
+        now, registry = self._context.clock.monotonic(), self._context.records.registry
+        for node in list(registry.nodes(pool)):
+            if not node.legacy or node.leaving or not node.heard or not registry.silent(node, now):
+                continue
+            record = node.record
+            if (record.management_host, record.management_port) == (peer, port):
+                return await self._change(record.node_id, None, facts)
+        return None
+
+    async def _claimed(self, pool: str, facts: Mapping[str, Any]) -> NodeRecord | None:
+        """The node of the oldest create that a receiver took without knowing its id."""
+        for op in self._context.records.open_operations(pool):
+            if not self._claimable(op):
+                continue
+            changed = await self._change(op.node_id, "joining", facts)
+            if changed is not None:
+                what = f"registered without a secret and is taken for the one of operation {op.op_id}"
+                tell_joined(self._context, changed, what)
+                self._executor.wake(op.op_id)
+                return changed
+        return None
+
+    def _claimable(self, op: OperationRecord) -> bool:
+        node = self._context.records.node(op.node_id)
+        return op.action == "create" and op.tracked is False and node is not None and node.state in _UNBORN
+
+    async def _change(self, node_id: str, state: NodeState | None, facts: Mapping[str, Any]) -> NodeRecord | None:
+        now = self._context.clock.now()
+        return await self._context.records.change_node(
+            node_id, lambda one: advance_node(one, state or one.state, now=now, **facts)
+        )
+
+    def _pool(self, request: RegisterRequest | None) -> str:
+        pools = self._pools()
+        if request is not None and request.join is not None and request.join.pool in pools:
+            return request.join.pool
+        return "default" if "default" in pools or not pools else next(iter(pools))
+
+
+def public_ip(request: RegisterRequest, peer: str) -> str:
+    """The original's node says 127.0.0.1 whatever it is; then the peer's address is the better one."""
+    claimed = str(request.public_ip)
+    return peer if is_loopback(claimed) and not is_loopback(peer) else claimed
+
+
+def was_destroyed(records: Records, node_id: str) -> bool:
+    """Whether this orchestrator has told the node to go: such an identity never comes back."""
+    return any(
+        op.node_id == node_id and op.action == "destroy" and op.state != "cancelled"
+        for op in records.operations.values()
+    )
+
+
+def tell_joined(context: Context, node: NodeRecord, what: str) -> None:
+    """One log line and one event."""
+    sentence = f"Node {ids.machine_name(node.pool, node.node_id)} of pool {node.pool} {what}"
+    log.info("ResourceManager: %s", sentence, extra={"action": "node_joined", "node_id": node.node_id})
+    context.events.publish("node.joined", sentence, pool=node.pool, node_id=node.node_id, op_id=node.op_id)
+    context.on_change(node.pool)
