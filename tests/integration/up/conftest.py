@@ -18,6 +18,10 @@ import pytest
 from provisioner.local.directory import MachineDir
 from provisioner.local.teardown import stop
 
+# The pytest plugin of looptime asks for the current event loop in synchronous tests as well; without this line asyncio
+# would make one for it, which nobody closes, and a later test would be blamed for that.
+asyncio.set_event_loop(None)
+
 CONFIG = """
 [orchestrator]
 listen_addr = "127.0.0.1:0"
