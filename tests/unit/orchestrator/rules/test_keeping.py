@@ -137,7 +137,7 @@ async def test_the_list_is_bounded_but_a_known_entry_can_be_prolonged(world):
     assert record.ttl_seconds == 6000
 
 
-async def test_ten_thousand_entries_stay_within_small_values(world):
+async def test_two_thousand_entries_fill_values_of_which_five_times_as_much_is_still_small(world):
     rules = world.orchestrator()
     for number in range(2000):
         await rules.block(request(f"10.0.{number // 256}.{number % 256}", reason="r" * 500), by="alice")
