@@ -1,4 +1,4 @@
-"""Shared by the tests of the shared language."""
+"""Shared by all tests."""
 
 from __future__ import annotations
 
