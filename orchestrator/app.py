@@ -128,6 +128,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         bearer=secrets.bearer,
     )
     stack.push_async_callback(webhooks.close)
+    node_tokens = NodeTokens(secrets.master, secrets.legacy_token)
     nodes = NodeClient(networks=lambda: ours.node_networks, messaging=bus.messaging)
     stack.push_async_callback(nodes.close)
     core = Core(
@@ -141,7 +142,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         metrics=metrics,
         webhooks=webhooks,
         nodes=nodes,
-        issuer=CredentialIssuer(NodeTokens(secrets.master, secrets.legacy_token), settings.nats, secrets.mint),
+        issuer=CredentialIssuer(node_tokens, settings.nats, secrets.mint),
         audit=audit.add,
         base_url=lambda: current.url,
         on_superseded=lambda epoch: leading.superseded(epoch),  # noqa: PLW0108 - made below, with the core
@@ -171,6 +172,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         legacy_unit=lambda pool: legacy_unit(core.the_pools.policy(pool).legacy_cpu_unit),
         webhook_secrets=lambda: () if secrets.webhook is None else (secrets.webhook,),
         checks=partial(_checks, core, bus),
+        node_token=node_tokens.management,
     )
     listener = await listen(app, ours.listen_addr, tls=ours.tls)
     stack.push_async_callback(listener.close)
@@ -183,8 +185,8 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     tasks, lease_stop = Tasks(stop), Stop()
     stack.push_async_callback(tasks.close)
     tasks.spawn("events", _forward(events, bus.messaging))
-    tasks.spawn("audit", audit.run(stop), eternal=False)
-    tasks.spawn("rules", rules.run(stop), eternal=False)
+    tasks.spawn("audit", audit.run(stop))
+    tasks.spawn("rules", rules.run(stop))
     tasks.spawn("reload", _reload(stop, loaded, core, tokens, current))
     holding = tasks.spawn("lease", lease.run(lease_stop), eternal=False)
     log.info(

@@ -157,7 +157,7 @@ def render(node: Node, times: Times) -> bytes:
 
 def _static(node: Node, times: Times) -> tuple[bytes, bytes]:
     """The parts of the row that come from the record."""
-    packed = unpack(node.packed)
+    packed = unpack(node.packed, node.pool, node.node_id)
     since, machine = packed.state_since // 1000, packed.machine
     proxy_port, management_port, _ = node.shared.listening
     record = _Record(
@@ -183,7 +183,7 @@ def _last_heartbeat(node: Node, times: Times) -> str:
     """The original shows the time of registration until the first heartbeat."""
     if node.heard:
         return times.text(node.received)
-    packed = unpack(node.packed)
+    packed = unpack(node.packed, node.pool, node.node_id)
     return times.wall((packed.state_since if packed.registered_at is None else packed.registered_at) // 1000)
 
 

@@ -124,7 +124,7 @@ class Node:
         """The record as it was put."""
         return NodeRecord.model_validate(
             {
-                **packing.fields(self.packed, self.shared),
+                **packing.fields(packing.unpack(self.packed, self.pool, self.node_id), self.shared),
                 "node_id": self.node_id,
                 "pool": self.pool,
                 "state": self.state,

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from secbeat import ids
 from secbeat.wire.nodes import NodeRecord
 from secbeat.wire.registration import Listening, NodeConfig
 
@@ -27,7 +28,7 @@ class Shared(msgspec.Struct, frozen=True):
 
 
 class PackedMachine(msgspec.Struct, array_like=True, gc=False):
-    """See :class:`secbeat.wire.jobs.Machine`; an ``id`` of None is the name."""
+    """See :class:`secbeat.wire.jobs.Machine`; "" as name: the deterministic one; None as id: the name."""
 
     name: str
     address: str
@@ -44,8 +45,8 @@ class Packed(msgspec.Struct, array_like=True, gc=False):
     registered_at: int | None
     op_id: str | None
     destroy_op_id: str | None
-    public_ip: str
-    peer_address: str | None
+    public_ip: str  # "": the machine's address
+    peer_address: str | None  # the same
     nats_public_key: str | None
     machine: PackedMachine | None
     rest: dict[str, Any]  # fields that this module does not know by name, where they differ from their default
@@ -55,25 +56,26 @@ _SLOTS = {"v", "node_id", "pool", "state", "boot_id", "legacy", "protected"}
 _NAMED = _SLOTS | {"config", "listening", "agent_version"} | set(Packed.__struct_fields__)
 _REST = {name: field.default for name, field in NodeRecord.model_fields.items() if name not in _NAMED}
 _encode = msgspec.msgpack.Encoder().encode
-unpack = msgspec.msgpack.Decoder(Packed).decode
+_decode = msgspec.msgpack.Decoder(Packed).decode
 
 
 def pack(record: NodeRecord) -> tuple[bytes, Shared]:
     """The record without what a node has in slots."""
     machine = record.machine
+    address = "" if machine is None else machine.address
     packed = Packed(
         state_since=_microseconds(record.state_since),
         created_at=_microseconds(record.created_at),
         registered_at=None if record.registered_at is None else _microseconds(record.registered_at),
         op_id=record.op_id,
         destroy_op_id=record.destroy_op_id,
-        public_ip=record.public_ip,
-        peer_address=record.peer_address,
+        public_ip="" if record.public_ip == address else record.public_ip,
+        peer_address="" if record.peer_address == address else record.peer_address,
         nats_public_key=record.nats_public_key,
         machine=None
         if machine is None
         else PackedMachine(
-            name=machine.name,
+            name="" if machine.name == ids.machine_name(record.pool, record.node_id) else machine.name,
             address=machine.address,
             proxy_port=machine.proxy_port,
             management_port=machine.management_port,
@@ -91,9 +93,20 @@ def pack(record: NodeRecord) -> tuple[bytes, Shared]:
     return _encode(packed), shared
 
 
-def fields(data: bytes, shared: Shared) -> dict[str, Any]:
+def unpack(data: bytes, pool: str, node_id: str) -> Packed:
+    """The packed fields, nothing left out."""
+    packed = _decode(data)
+    machine = packed.machine
+    if machine is not None:
+        machine.name = machine.name or ids.machine_name(pool, node_id)
+        machine.id = machine.name if machine.id is None else machine.id
+        packed.public_ip = packed.public_ip or machine.address
+        packed.peer_address = machine.address if packed.peer_address == "" else packed.peer_address
+    return packed
+
+
+def fields(packed: Packed, shared: Shared) -> dict[str, Any]:
     """What :func:`pack` was given, ready for ``NodeRecord.model_validate``."""
-    packed = unpack(data)
     machine = packed.machine
     proxy_port, management_port, metrics_port = shared.listening
     return {
@@ -109,7 +122,7 @@ def fields(data: bytes, shared: Shared) -> dict[str, Any]:
         "machine": None
         if machine is None
         else {
-            "id": machine.name if machine.id is None else machine.id,
+            "id": machine.id,
             "name": machine.name,
             "address": machine.address,
             "proxy_port": machine.proxy_port,

@@ -7,7 +7,6 @@ although JSON has none, are read here so that they can be told from garbage; the
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, NamedTuple, get_args
 
 from orchestrator.fleet.node import Node
@@ -82,9 +81,10 @@ def _rate(value: Any) -> float | None:
 
 
 def _number(value: Any, most: float) -> float | None:
+    # NaN fails the comparison as well.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value)
 
 
 def _count(value: Any) -> int | None:

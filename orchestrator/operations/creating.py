@@ -32,6 +32,10 @@ class Creating:
             return 0.0
         if node.state in _SERVING and op.state != "pending":
             return await self._serving(op)
+        if context.records.pool(op.pool).retired and op.tracked is not True:
+            # Nobody has begun it, or nobody can say when it ends; whoever still joins is drained like the others.
+            await self._failed(op, error("NODE_WITHDRAWN", "the pool was retired before it was there"), boot=False)
+            return 0.0
         if context.clock.now() >= op.deadline:
             if node.state in _SERVING:
                 await self._succeeded(op)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from orchestrator.control import Missing
 from orchestrator.operations.context import Context
+from orchestrator.operations.executor import Executor
 from orchestrator.reconcile.loop import ScalingLoop
 from orchestrator.reconcile.pools import Pools
 from orchestrator.scaling import DecisionLog, why_pool
@@ -34,6 +35,7 @@ class PoolMixin:
     context: Context
     the_pools: Pools
     loop: ScalingLoop
+    executor: Executor
     decisions_log: DecisionLog
     ledger: Ledger
 
@@ -114,13 +116,16 @@ class PoolMixin:
         return await self._change(name, request.if_revision, change, "pool.resumed", f"{by} resumed pool {name}")
 
     async def retire(self, name: str, *, by: str) -> PoolView:
-        return await self._change(
+        view = await self._change(
             name,
             None,
             lambda record: record.model_copy(update={"retired": True, "override": None}),
             "pool.retired",
             f"{by} retired pool {name}: it goes to zero",
         )
+        for op in self.context.records.open_operations(name):
+            self.executor.wake(op.op_id)
+        return view
 
     def _known(self, name: str) -> str:
         if name not in self.the_pools.names():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable
 
 from orchestrator.fleet.node import Node
 from secbeat.settings import PolicySettings
 from secbeat.wire.decisions import Candidate, PoolSnapshot
 
+_BATCH = 48
 NAMED = 16  # nodes that a snapshot names at most, of each kind
 _PENDING = ("requested", "provisioning", "booting", "joining")
 _RANK = {"WARMING_UP": 1, "STALE_METRICS": 2, "SILENT": 3, "PROTECTED": 4}
@@ -20,14 +20,14 @@ def allowed_silence(known: int) -> int:
 
 
 def summarise(
-    nodes: Iterable[Node], *, pool: str, policy: PolicySettings, now: float, candidates: int = 8
+    nodes: Iterable[Node], *, pool: str, policy: PolicySettings, now: float, candidates: int | None = None
 ) -> PoolSnapshot:
     """What one evaluation sees of ``pool``; ``nodes`` are its nodes, ``now`` is the registry's monotonic time.
 
     Counts go by state, so that a restart, before any heartbeat was heard, sees the same fleet. Load counts only if it
     is fresh and the node warm. ``candidates`` come in the order in which nodes would be chosen: fewest connections,
     ties by the order of the registry; those that something keeps stand last. There are at most ``candidates`` of them
-    (up to 16), and no decision removes more nodes than that.
+    (by default 16, of more than 32 loaded nodes 8), and no decision removes more nodes than that.
     """
     fresh = weighed = connections = 0
     cpu = memory = 0.0
@@ -35,7 +35,7 @@ def summarise(
     best: list[tuple[int, int, str]] = []
     worst = float("inf")
     aside = _Aside()
-    limit = min(candidates, NAMED)
+    limit = NAMED if candidates is None else min(candidates, NAMED)
     for node in nodes:
         if node.state != "active" or node.metrics_until < now:
             aside.other(node, now, warm_before)
@@ -54,12 +54,16 @@ def summarise(
             if node.protected:
                 aside.keep(node, "PROTECTED")
                 continue
-            insort(best, (held, fresh, node.node_id))
-            if len(best) >= limit:
+            best.append((held, fresh, node.node_id))
+            if len(best) >= _BATCH:  # sorting now and then costs less than keeping in order
+                best.sort()
                 del best[limit:]
                 worst = best[-1][0]
+    best.sort()
+    if candidates is None and fresh > 2 * NAMED:
+        limit = NAMED // 2
     states = aside.states.get
-    leavers = [Candidate(node_id=name, connections=held, blocked_by=None) for held, _, name in best]
+    leavers = [Candidate(node_id=name, connections=held, blocked_by=None) for held, _, name in best[:limit]]
     return PoolSnapshot(
         pool=pool,
         active=fresh + aside.warming + aside.stale + aside.silent,

@@ -170,7 +170,7 @@ class OrchestratorSettings(PolicySettings):
     log_file: Path | None = restart(Path("logs/orchestrator.log"), description="Log file beside standard error.")
     join_secret_ttl_seconds: float = live(900.0, ge=10, le=86400, description="Life of a join secret (15 min).")
     node_credentials_ttl_seconds: float = live(
-        86400.0, ge=60, le=86400 * 30, description="Life of a node's NATS credentials; renewed at half of it."
+        3600.0, ge=60, le=86400 * 30, description="Life of a node's NATS credentials; renewed at half of it."
     )
     ledger_max_age_days: float = restart(30.0, gt=0, le=3650, description="How long decisions are kept.")
     tls: TlsSettings = Field(default_factory=TlsSettings)

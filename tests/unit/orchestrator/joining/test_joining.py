@@ -307,6 +307,16 @@ async def test_a_join_file_never_used_expires_without_a_trace_in_the_breaker():
         assert w.core.pool("default").breaker.failures == 0
 
 
+async def test_retiring_the_pool_does_not_wait_for_a_node_that_nobody_has_started():
+    async with world(pool={"min": 0}) as w:
+        file = await w.core.new_node("default", server_url="http://127.0.0.1:3030", by="admin")
+        await settle()
+        await w.core.retire("default", by="admin")
+        await w.until(lambda: w.core.operation(file.op_id).ended, within=5)
+        assert w.core.operation(file.op_id).error.code == "NODE_WITHDRAWN"
+        assert (w.states(), w.receiver.calls) == ([], [])
+
+
 async def test_a_node_by_hand_respects_max():
     async with world(pool={"min": 1, "max": 1}) as w:
         with pytest.raises(RefusedError) as refused:
