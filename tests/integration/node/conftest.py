@@ -105,9 +105,9 @@ def unused_port():
 
 @pytest.fixture
 def until():
-    """Wait for a condition, at most ten seconds."""
+    """Wait for a condition, at most thirty seconds."""
 
-    async def wait(condition, seconds: float = 10.0):
+    async def wait(condition, seconds: float = 30.0):
         async with asyncio.timeout(seconds):
             while not (found := condition()):  # noqa: ASYNC110 - what is watched is another process or a socket
                 await asyncio.sleep(0.005)

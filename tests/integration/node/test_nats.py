@@ -112,11 +112,11 @@ async def test_nats_credentials_are_renewed_before_they_end_and_nothing_is_misse
     control, issuing, orchestrator, node_process, tmp_path, until
 ):
     bus, frames = control
-    tokens = issuing(4)
+    tokens = issuing(8)
     orchestrator.join_file(tmp_path / "join.json")
     node = await node_process(node=f'join_file = "{tmp_path}/join.json"')
     await until(lambda: frames)
-    await until(lambda: len(tokens) >= 3, 20)
+    await until(lambda: len(tokens) >= 3, 60)
     assert "secret" not in orchestrator.registrations[1]["join"]
     count = len(frames)
     await until(lambda: len(frames) > count + 10)
@@ -135,9 +135,9 @@ async def test_a_node_whose_credentials_have_ended_gets_new_ones_by_itself(
     node = await node_process(node=f'join_file = "{tmp_path}/join.json"')
     await until(lambda: frames)
     orchestrator.answers = [503] * 3  # away while the renewal is due
-    await until(lambda: "closed the connection for good" in node.output, 20)
+    await until(lambda: "closed the connection for good" in node.output, 40)
     count = len(frames)
-    await until(lambda: len(frames) > count + 5, 30)
+    await until(lambda: len(frames) > count + 5, 60)
     assert node.running()
 
 
