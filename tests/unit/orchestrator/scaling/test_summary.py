@@ -145,6 +145,13 @@ def test_candidates_are_the_fewest_connections_of_the_whole_pool_and_bounded(fle
     assert found == list(range(100, 100 + min(wanted, 16)))
 
 
+@pytest.mark.parametrize(("nodes", "named"), [(3, 3), (20, 16), (32, 16), (33, 8), (200, 8)])
+def test_a_small_pool_can_be_emptied_at_once_and_a_large_one_costs_little(fleet, nodes, named):
+    for connections in range(nodes):
+        fleet.add(connections=connections)
+    assert [candidate.connections for candidate in fleet.see().candidates] == list(range(named))
+
+
 def test_a_hundred_protected_nodes_do_not_hide_the_one_that_may_leave(fleet):
     for _ in range(100):
         fleet.add(connections=0, protected=True)
@@ -157,5 +164,5 @@ def test_the_snapshot_stays_bounded_when_everything_is_wrong(fleet):
         fleet.add("failed", cpu=None)
         fleet.add("unreachable", cpu=None)
     seen = fleet.see()
-    assert (seen.failed, len(seen.dead), len(seen.candidates)) == (40, 16, 8)
-    assert len(seen.encode()) < 6000
+    assert (seen.failed, len(seen.dead), len(seen.candidates)) == (40, 16, 16)
+    assert len(seen.encode()) < 4000
