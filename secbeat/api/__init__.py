@@ -17,12 +17,13 @@ from secbeat.api.requests import (
     reply,
 )
 from secbeat.api.routes import Route, health_routes
-from secbeat.api.serving import Listener, listen, metrics_app
+from secbeat.api.serving import Listener, bind, listen, metrics_app
 
 __all__ = [
     "Listener",
     "Route",
     "bearer",
+    "bind",
     "build_app",
     "changed",
     "fail",

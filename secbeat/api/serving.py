@@ -45,14 +45,14 @@ async def listen(
     Raises:
         ConfigError: PORT_IN_USE, ADDRESS_UNAVAILABLE, SECRET_UNREADABLE.
     """
-    host, port = split_address(address)
+    host, _ = split_address(address)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout)
     await runner.setup()
     if fast.LANES in app and runner.server is not None:
         fast.attach(runner.server, app[fast.LANES])
     context = server_context(tls) if tls else None
     try:
-        sock = _bind(host, port, address)
+        sock = bind(address)
         await web.SockSite(runner, sock, ssl_context=context, backlog=1024).start()
     except BaseException:
         await runner.cleanup()
@@ -60,7 +60,13 @@ async def listen(
     return Listener(runner, host, sock.getsockname()[1], "https" if context else "http")
 
 
-def _bind(host: str, port: int, address: str) -> socket.socket:
+def bind(address: str) -> socket.socket:
+    """A bound, non-blocking TCP socket for ``host:port``; port 0 is any free one.
+
+    Raises:
+        ConfigError: PORT_IN_USE, ADDRESS_UNAVAILABLE.
+    """
+    host, port = split_address(address)
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

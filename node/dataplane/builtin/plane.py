@@ -19,7 +19,8 @@ from node.dataplane.builtin.forward import Upstream, forward
 from node.dataplane.builtin.headers import Forwarding
 from node.dataplane.builtin.responses import close_after, short
 from node.dataplane.builtin.websocket import Tunnel, is_websocket, open_tunnel
-from node.dataplane.sockets import allow_many_files, bind
+from node.dataplane.limits import allow_many_files
+from secbeat.api import bind
 from secbeat.settings import NodeSettings, split_address
 
 log = logging.getLogger("proxy")
