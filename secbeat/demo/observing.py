@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,12 @@ class Processes:
         except psutil.NoSuchProcess:
             return False
 
-    def cpu_seconds(self) -> float:
-        """CPU seconds of all living nodes so far."""
+    def cpu_seconds(self, names: Collection[str]) -> float:
+        """CPU seconds that these living nodes have used so far."""
         total = 0.0
-        for process in self.look().values():
+        for name, process in self.look().items():
+            if name not in names:
+                continue
             try:
                 times = process.cpu_times()
             except psutil.NoSuchProcess:

@@ -185,11 +185,15 @@ class Story:
         return f"nodes: {', '.join(states) or 'none'}; {why['sentence']}"
 
     async def _cores_over(self, seconds: float) -> float:
-        """Cores that the nodes used, over the second half of the time: the first half settles."""
+        """Cores that the serving nodes used, over the second half of the time: the first half settles.
+
+        A node that only starts meanwhile is left out: its start-up is work, but none that requests make.
+        """
         await asyncio.sleep(seconds / 2)
-        before, at = self._processes.cpu_seconds(), time.monotonic()
+        serving = {node["name"] for node in await self._api.nodes() if node["state"] == "active"}
+        before, at = self._processes.cpu_seconds(serving), time.monotonic()
         await asyncio.sleep(seconds / 2)
-        return max(0.0, self._processes.cpu_seconds() - before) / (time.monotonic() - at)
+        return max(0.0, self._processes.cpu_seconds(serving) - before) / (time.monotonic() - at)
 
 
 def _url(node: dict[str, Any]) -> str:
