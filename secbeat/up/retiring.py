@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -30,7 +31,7 @@ async def retire(api: Api, settings: Settings, on_progress: Progress | None = No
         on_progress: called with the nodes and the open operations that are left, when they change.
 
     Returns:
-        The nodes that are left once nothing has changed for as long as a drain and a teardown may take.
+        The nodes that are left once none has left for as long as a drain and a teardown may take.
 
     Raises:
         UnreachableError: the orchestrator does not answer, now or for that long.
@@ -45,6 +46,7 @@ async def retire(api: Api, settings: Settings, on_progress: Progress | None = No
 
 async def _until_gone(api: Api, pools: set[str], patience: float, on_progress: Progress | None) -> list[str]:
     seen: tuple[int, int] | None = None
+    fewest = math.inf
     names: list[str] = []
     deadline = time.monotonic() + patience
     while True:
@@ -58,9 +60,12 @@ async def _until_gone(api: Api, pools: set[str], patience: float, on_progress: P
             if not nodes and not operations:
                 return []
             if (len(nodes), operations) != seen:
-                seen, deadline = (len(nodes), operations), time.monotonic() + patience
+                seen = (len(nodes), operations)
                 if on_progress is not None:
                     on_progress(*seen)
+            # Only fewer nodes are progress: ones that come back again and again must not keep us here for ever.
+            if len(nodes) < fewest:
+                fewest, deadline = len(nodes), time.monotonic() + patience
             if time.monotonic() > deadline:
                 return names or [f"{operations} unfinished operations"]
         await asyncio.sleep(_POLL_SECONDS)

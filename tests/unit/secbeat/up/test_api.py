@@ -126,6 +126,20 @@ async def test_nodes_that_do_not_leave_are_named_in_the_end(service, api, monkey
     assert await retiring.retire(api, SETTINGS) == ["default-1"]
 
 
+async def test_nodes_that_come_back_again_and_again_do_not_keep_the_end_waiting(service, api, monkeypatch):
+    monkeypatch.setattr(retiring, "_TEARDOWN_SECONDS", -59.7)
+    service.pool("default")
+    service.stuck = True
+
+    def another(nodes, _operations):
+        service.nodes = [{"pool": "default", "state": "active", "node_id": str(n), "name": None} for n in range(9)]
+        del service.nodes[1 + nodes % 3 :]
+
+    another(0, 0)
+    async with asyncio.timeout(20):
+        assert await retiring.retire(api, SETTINGS, another) != []
+
+
 async def test_an_orchestrator_that_is_just_starting_again_is_asked_again(service, api):
     service.pool("default")
     service.failing = 1
