@@ -8,7 +8,6 @@ import json
 import pytest
 
 from provisioner.local.directory import MachineDir
-from provisioner.local.processes import wait_for_end
 from secbeat.up import Instance
 
 CONFIG = """
@@ -69,12 +68,3 @@ async def test_a_node_started_by_hand_joins_with_a_join_file(ansible, instance):
     (node,) = await until(instance, lambda nodes: [node for node in nodes if node["state"] == "active"])
     assert (node["node_id"], node["legacy"]) == (join["node_id"], False)
     assert not path.exists()
-
-
-async def test_the_orchestrator_can_drain_a_node_started_by_hand(ansible, instance):
-    await play(ansible, instance, "scale_up.yml")
-    (node,) = await until(instance, lambda nodes: [node for node in nodes if node["state"] == "active"])
-    process = MachineDir(ansible.directory).process()
-    await instance.api.post(f"/api/v1/nodes/{node['node_id']}/drain")
-    await until(instance, lambda nodes: not nodes)
-    assert await asyncio.to_thread(wait_for_end, process, 20.0)
