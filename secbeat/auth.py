@@ -19,9 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from secbeat.clock import Clock, SystemClock
 from secbeat.errors import ConfigError
 from secbeat.settings.model import is_placeholder
@@ -67,7 +64,13 @@ def token_matches(token: str, hashed: str) -> bool:
 def derive_token(master_key: bytes, *parts: str) -> str:
     """A token that whoever holds ``master_key`` can derive again from the same parts (HKDF, RFC 5869)."""
     info = b"\0".join(part.encode() for part in ("secbeat", *parts))
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(master_key).hex()
+    return hkdf(master_key, info).hex()
+
+
+def hkdf(key: bytes, info: bytes) -> bytes:
+    """32 bytes of HKDF-SHA256 without salt (RFC 5869); written out: ``cryptography`` costs six megabytes to import."""
+    extracted = hmac.digest(bytes(32), key, "sha256")
+    return hmac.digest(extracted, info + b"\1", "sha256")  # one block of output is all of the expansion
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment
 from pydantic import TypeAdapter
 
 from secbeat import __version__
@@ -105,7 +104,7 @@ PAGE_CSP = (
 )
 """The page's Content-Security-Policy: its own style by hash, and nothing else."""
 
-_PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""<!doctype html>
+_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ doc.info.title }}</title>
 <style>{{ style|safe }}</style></head><body>
 <h1>{{ doc.info.title }} <small>{{ doc.info.version }}</small></h1>
@@ -117,9 +116,13 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 {% if op["x-secbeat-open-to-loopback"] %}, open on loopback{% endif %}</td></tr>
 {% endfor %}{% endfor %}
 </table></body></html>
-""")
+"""
 
 
 def page(doc: dict[str, Any]) -> str:
     """The document as a readable page."""
-    return _PAGE.render(doc=doc, style=_STYLE)
+    # Two megabytes, and most processes are never asked for the page.
+    from jinja2 import Environment  # noqa: PLC0415 - see above
+
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
+    return template.render(doc=doc, style=_STYLE)
