@@ -101,7 +101,9 @@ class TestTokens:
         }
         assert len(others | {one}) == 6
 
-    @pytest.mark.parametrize(("key", "info"), [(b"k" * 32, b"secbeat\0management"), (b"", b""), (b"long" * 99, b"i" * 99)])
+    @pytest.mark.parametrize(
+        ("key", "info"), [(b"k" * 32, b"secbeat\0management"), (b"", b""), (b"long" * 99, b"i" * 99)]
+    )
     def test_derivation_is_the_hkdf_of_the_standard(self, key, info):
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
