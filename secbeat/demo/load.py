@@ -57,7 +57,7 @@ class Tally:
     def fail(self, sentence: str) -> None:
         """Count a failed request and keep its reason."""
         self.failed += 1
-        self.failures.append(sentence)
+        self.failures.append(f"{time.strftime('%H:%M:%S')} {sentence}")
 
 
 class Balancer:
@@ -79,7 +79,8 @@ class Balancer:
         """Learn the nodes from ``GET /api/v1/nodes``; a node that is gone stays for its figures."""
         listed = set()
         for node in nodes:
-            if node.get("address") and node.get("state") in _SERVING:
+            # Without a name its machine is not reported yet, and the address is only where it registered from.
+            if node.get("name") and node.get("address") and node.get("state") in _SERVING:
                 url = f"https://{node['address']}:{node['proxy_port']}"
                 listed.add(url)
                 self.backends.setdefault(url, Backend(url))
@@ -103,19 +104,24 @@ class Balancer:
 
 
 class Generator:
-    """Starts requests at the asked rate and keeps a few slow clients busy."""
+    """Starts requests at the asked rate and keeps a few slow clients busy.
+
+    ``lag`` is the longest time, seconds, by which a request started late: a generator that is starved of CPU sees
+    time-outs that are its own.
+    """
 
     def __init__(self, balancer: Balancer, session: aiohttp.ClientSession) -> None:
         self._balancer = balancer
         self._session = session
         self.tally = Tally()
         self.rate = 0.0
+        self.lag = 0.0
         self._asked_since = (time.monotonic(), 0)
         self._open: set[asyncio.Task[None]] = set()
 
     def ask(self, rate: float) -> None:
-        """Change the rate, requests per second; the reached rate counts from here."""
-        self.rate = rate
+        """Change the rate, requests per second; the reached rate and the lag count from here."""
+        self.rate, self.lag = rate, 0.0
         self._asked_since = (time.monotonic(), self.tally.scheduled)
 
     def reached(self) -> float:
@@ -135,6 +141,7 @@ class Generator:
                     due = time.monotonic()
                     continue
                 now = time.monotonic()
+                self.lag = max(self.lag, now - due)
                 while due <= now:
                     self._start()
                     due += 1.0 / self.rate
@@ -214,6 +221,7 @@ class Generator:
             "at": time.time(),
             "asked": self.rate,
             "reached": round(self.reached(), 2),
+            "lag": round(self.lag, 3),
             "sent": self.tally.sent,
             "ok": self.tally.ok,
             "failed": self.tally.failed,

@@ -31,12 +31,18 @@ class Load:
             api,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C reaches the demo, which ends the load in order
         )
         return cls(process)
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the generator has closed its reports; while a step waits it must not."""
+        return self._reader.done()
 
     async def ask(self, rate: float) -> None:
         """Requests per second from now on."""

@@ -102,12 +102,15 @@ class Api:
         """The JSON answer.
 
         Raises:
-            DemoFailed: no 200.
+            DemoFailed: no 200, or no answer.
         """
-        async with self._session.get(f"{self._url}{path}") as answer:
-            if answer.status != 200:
-                raise DemoFailed(f"GET {path} answered {answer.status}: {(await answer.text())[:300]}")
-            return await answer.json()
+        try:
+            async with self._session.get(f"{self._url}{path}") as answer:
+                if answer.status != 200:
+                    raise DemoFailed(f"GET {path} answered {answer.status}: {(await answer.text())[:300]}")
+                return await answer.json()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise DemoFailed(f"GET {path}: {type(error).__name__}: {error}") from None
 
     async def nodes(self) -> list[dict[str, Any]]:
         """All nodes, those that are not listed to the original's clients included."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -23,11 +25,14 @@ from secbeat.demo.story import CPU_ALLOWANCE, Story
 from secbeat.errors import ConfigError, SecbeatError
 from secbeat.settings import NatsSettings
 from secbeat.up import Happening, Instance
+from secbeat.up.children import Child
 from secbeat.up.ports import Reservations
 
 POOL = "demo"
 _ENDED_SECONDS = 10.0
 _ORIGIN_SECONDS = 20.0
+_API_TIMEOUT = aiohttp.ClientTimeout(total=20)
+_INTERRUPTED = 130
 
 # A check every second instead of every minute, so that the demo takes one minute instead of fifteen. The thresholds
 # and the numbers of checks are the defaults.
@@ -55,7 +60,9 @@ heartbeat_interval_seconds = 1
 
 
 def run(*, target: str, engine: str, as_json: bool) -> int:
-    """Run the demo; the exit code.
+    """Run the demo; the exit code: 0 all is well, 1 a check did not hold, 130 interrupted.
+
+    The state directory is kept only after a failure. Whatever happens, no process stays.
 
     Raises:
         ConfigError: a target or an engine that this version cannot show (USAGE), or a broken set-up.
@@ -64,25 +71,41 @@ def run(*, target: str, engine: str, as_json: bool) -> int:
         raise ConfigError("USAGE", why=f"this version shows target local by ansible, not {target} by {engine}")
     report = Report(as_json=as_json)
     state = Path(tempfile.mkdtemp(prefix="secbeat-demo-"))
+    interrupted = False
     try:
         asyncio.run(_stoppable(_demo(report, state)))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        report.say("interrupted")
-        return 130
-    if report.ok:
+        interrupted = True
+        report.problems.append("interrupted")
+    finally:
+        _end_nodes(report, state / "machines")
+    if report.ok or interrupted:
         shutil.rmtree(state)
     else:
         report.say(f"logs and state are kept in {state}")
-    return report.finish()
+    code = report.finish()
+    return _INTERRUPTED if interrupted else code
 
 
-async def _stoppable(work: object) -> None:
-    """SIGTERM ends the demo as Ctrl-C does: by the same clean-up."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]  # a coroutine, passed on
+async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM and a closed terminal end the demo as Ctrl-C does: nodes drain first. A second one cuts that short."""
+    task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
     await task
+
+
+def _end_nodes(report: Report, machines: Path) -> None:
+    """Nodes are no children of ours: those that an orderly end has not taken are ended here, by their pid files."""
+    from provisioner.local.processes import read_pid_file, send, wait_for_end
+
+    for directory in machines.glob("*"):
+        node = read_pid_file(directory / "pid")
+        if node is not None and node.running:
+            report.say(f"ending {directory.name}, process {node.pid}")
+            send(node, signal.SIGKILL)
+            wait_for_end(node, _ENDED_SECONDS)
 
 
 async def _demo(report: Report, state: Path) -> None:
@@ -102,7 +125,10 @@ async def _demo(report: Report, state: Path) -> None:
         except SecbeatError as failure:
             report.problems.append(f"{failure.code}: {failure.why}")
         finally:
-            await instance.stop()
+            try:
+                report.left_behind += [f"node {name}" for name in await instance.stop()]
+            finally:
+                await instance.stop(retire=False, quickly=True)
 
 
 def _tell_trouble(report: Report, event: Happening) -> None:
@@ -127,9 +153,8 @@ async def _acts(report: Report, instance: Instance, state: Path) -> None:
         load = await Load.start(url)
         services["load"] = psutil.Process(load.pid)
         try:
-            async with aiohttp.ClientSession(
-                headers={"Authorization": f"Bearer {instance.tokens['admin']}"}
-            ) as session:
+            headers = {"Authorization": f"Bearer {instance.tokens['admin']}"}
+            async with aiohttp.ClientSession(headers=headers, timeout=_API_TIMEOUT) as session:
                 story = Story(
                     report=report,
                     api=observing.Api(session, url),
@@ -139,6 +164,7 @@ async def _acts(report: Report, instance: Instance, state: Path) -> None:
                     pool=POOL,
                 )
                 await story.first_node()
+                await story.calibrate()
                 await story.saturate()
                 await story.grow()
                 await story.shrink()
@@ -178,25 +204,22 @@ async def _origin(state: Path) -> AsyncIterator[str]:
     reservations = Reservations()
     port = reservations.free("127.0.0.1")
     url = f"http://127.0.0.1:{port}"
-    with (state / "origin.log").open("wb") as log:
-        command = (sys.executable, "-m", "secbeat", "origin", "--listen", f"127.0.0.1:{port}")
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL
-        )
-    try:
-        await _answering(url, process)
-        yield url
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-        reservations.release()
+    command = (sys.executable, "-m", "secbeat", "origin", "--listen", f"127.0.0.1:{port}")
+    with (state / "origin.log").open("w") as log:
+        origin = Child("origin", command, os.environ, lambda line: print(line, file=log, flush=True))
+        try:
+            await origin.start()
+            await _answering(url, origin)
+            yield url
+        finally:
+            await origin.stop(_ENDED_SECONDS)
+            reservations.release()
 
 
-async def _answering(url: str, process: asyncio.subprocess.Process) -> None:
+async def _answering(url: str, origin: Child) -> None:
     deadline = time.monotonic() + _ORIGIN_SECONDS
     async with aiohttp.ClientSession() as session:
-        while process.returncode is None and time.monotonic() < deadline:
+        while origin.pid is not None and time.monotonic() < deadline:
             try:
                 async with session.get(url):
                     return
