@@ -93,6 +93,7 @@ class _Node:
             self._clock,
             boot_id=self._boot_id,
             listening=self._listening,
+            listens_on=split_address(manage.listen_addr)[0],
             on_renewed=self._renew_link,
         )
         self._rules = RulesFollower(
@@ -112,7 +113,7 @@ class _Node:
             connector(settings.nats, f"node {node.pool}", self._nats_access),
             self._clock,
             respond=self._answers,
-            on_refused=self._membership.again,
+            on_refused=self._membership.refused,
             on_connected=self._poke,
         )
         self._agent = Agent(

@@ -52,6 +52,7 @@ class Membership:
         *,
         boot_id: str,
         listening: Callable[[], Listening],
+        listens_on: str = "127.0.0.1",
         on_renewed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings, self._store, self._clock = settings, store, clock
@@ -59,7 +60,8 @@ class Membership:
         self._join_file: JoinFile | None = None
         self._renew_at: float | None = None
         self._wanted = asyncio.Event()
-        self.orchestrator = Orchestrator(settings.server_url, public_ip=settings.public_ip)
+        self._renewed_for_refusal = float("-inf")
+        self.orchestrator = Orchestrator(settings.server_url, public_ip=settings.public_ip, listens_on=listens_on)
         self.member: Member | None = None
 
     def prepare(self) -> None:
@@ -121,6 +123,14 @@ class Membership:
     def again(self) -> None:
         """Register anew soon: the orchestrator does not know this node, or its credentials are gone."""
         self._wanted.set()
+
+    def refused(self) -> None:
+        """NATS does not accept our login: get a new one, unless that has just been tried and was no help."""
+        # The original's form brings no login at all, and each registration in it would be another node.
+        if self.legacy or self._clock.monotonic() - self._renewed_for_refusal < _REFUSED_WAIT:
+            return
+        self._renewed_for_refusal = self._clock.monotonic()
+        self.again()
 
     async def run(self) -> None:
         """Renew credentials before they end, register anew when asked; for ever."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import ValidationError
 
+from secbeat.api.guarding import is_loopback
 from secbeat.wire.heartbeat import LegacyHeartbeat
 from secbeat.wire.registration import Join, NodeConfig, RegisterRequest, RegisterResponse
 from secbeat.wire.rules import RulesSnapshot
@@ -46,11 +48,19 @@ class Answer:
 
 
 class Orchestrator:
-    """The orchestrator as a node sees it. Redirects and proxies of the environment are not followed."""
+    """The orchestrator as a node sees it. Redirects and proxies of the environment are not followed.
 
-    def __init__(self, server_url: str, *, public_ip: str) -> None:
+    Args:
+        server_url: where it is.
+        public_ip: address told to it.
+        listens_on: the address that the management API listens on. The orchestrator dials where a registration came
+            from, so among several nodes of one host each must call from its own loopback address.
+    """
+
+    def __init__(self, server_url: str, *, public_ip: str, listens_on: str = "127.0.0.1") -> None:
         self.url = server_url.rstrip("/")
         self._public_ip = public_ip
+        self._listens_on = listens_on
         self._session: aiohttp.ClientSession | None = None
 
     async def register(self, join: Join | None, *, token: str | None = None) -> Answer:
@@ -119,7 +129,10 @@ class Orchestrator:
         self, method: str, path: str, body: bytes | None, *, token: str | None = None, limit: int = _MAX_ANSWER
     ) -> tuple[int, bytes]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
+            connector = aiohttp.TCPConnector(local_addr=source_address(self._listens_on, self.url))
+            self._session = aiohttp.ClientSession(
+                connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -140,3 +153,12 @@ class Orchestrator:
         if len(content) > limit:
             raise Unreachable(f"{self.url}: the answer is over {limit} bytes")
         return response.status, content
+
+
+def source_address(listens_on: str, url: str) -> tuple[str, int] | None:
+    """What to bind a connection to ``url`` to, so that it comes from ``listens_on``; None: leave it to the system.
+
+    Only between loopback addresses: elsewhere the route decides, and a machine has one address of its own.
+    """
+    host = urlsplit(url).hostname or ""
+    return (listens_on, 0) if is_loopback(listens_on) and (host == "localhost" or is_loopback(host)) else None

@@ -10,12 +10,15 @@ GET, POST, … any path      JSON: method, path, headers, body size
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from secbeat.api import listen
 from secbeat.service import Stop
+
+log = logging.getLogger("origin")
 
 DEFAULT_ADDRESS = "127.0.0.1:8080"
 _CHUNK = b"secbeat\n" * 4096
@@ -103,6 +106,7 @@ async def main(stop: Stop, address: str = DEFAULT_ADDRESS) -> int:
         ConfigError: PORT_IN_USE, ADDRESS_UNAVAILABLE.
     """
     listener = await listen(build(), address)
+    log.info("Listening at %s", listener.url, extra={"action": "listening"})
     try:
         await stop.wait()
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from orchestrator.operations import body
 from orchestrator.operations.backoff import full_jitter
@@ -10,6 +12,8 @@ from orchestrator.operations.context import Context, error
 from orchestrator.operations.webhook import Delivery
 from secbeat.wire.jobs import FINISHED, JobRecord
 from secbeat.wire.operations import OperationRecord
+
+log = logging.getLogger("ResourceManager")
 
 _SUPERSEDED_PAUSE = 10.0
 
@@ -47,6 +51,7 @@ async def ask(context: Context, op: OperationRecord, url: str) -> tuple[Operatio
     written, delivery = await context.gate.effect(op.pool, send)
     ok = delivery.outcome in {"tracked", "untracked"}
     context.metrics.webhook_call(ok, op.pool, self_healing=op.failed_node_id is not None)
+    _tell(written, delivery, url)
     if ok:
         return written, delivery
     # A receiver that was certainly not reached, or that refused, has made nothing by this attempt.
@@ -61,6 +66,28 @@ async def ask(context: Context, op: OperationRecord, url: str) -> tuple[Operatio
     if delivery.outcome == "superseded":
         context.on_superseded(delivery.seen_epoch)
     return written, delivery
+
+
+def _tell(op: OperationRecord, delivery: Delivery, url: str) -> None:
+    """One line for what came of the attempt: the log is where an operator looks for webhook calls."""
+    ok = delivery.outcome in {"tracked", "untracked"}
+    log.log(
+        logging.INFO if ok else logging.WARNING,
+        "ResourceManager scaling webhook %s, attempt %d: %s",
+        _public(url),
+        op.attempts,
+        f"answered {delivery.status}, {delivery.outcome}" if ok else f"{delivery.code}: {delivery.sentence}",
+        extra={"action": "webhook", "op_id": op.op_id, "pool": op.pool, "outcome": delivery.outcome},
+    )
+
+
+def _public(url: str) -> str:
+    """The URL without what in it may be a secret: login and query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(no usable URL)"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _next_attempt(context: Context, op: OperationRecord, delivery: Delivery) -> float:
