@@ -78,8 +78,15 @@ class NodeRecord(Record):
 
     @property
     def management_host(self) -> str | None:
-        """The address that the orchestrator may dial, never one that the node claims."""
-        return self.machine.address if self.machine is not None else self.peer_address
+        """The address that the orchestrator may dial, never one that the node claims.
+
+        Where a provisioner makes the machine, it tells the address, and until then there is none: among several nodes
+        of one host the peer's address may be another one's. Who came without a job is dialled where it called from.
+        """
+        if self.machine is not None:
+            return self.machine.address
+        awaited = self.op_id is not None and not (self.legacy or self.by_hand)
+        return None if awaited else self.peer_address
 
     @property
     def management_port(self) -> int:

@@ -196,6 +196,26 @@ async def test_a_join_waits_a_random_moment_first(make, write_join, background, 
     assert len(membership.orchestrator.calls) == 1
 
 
+async def test_refused_nats_credentials_are_asked_for_anew_once_a_minute_at_most(make, write_join, background, clock):
+    membership = make(join_file=write_join())
+    await membership.enter()
+    background(membership.run())
+    await clock.advance(0.1)
+    for _ in range(300):
+        membership.refused()
+        await clock.advance(1)
+    assert 5 <= len(membership.orchestrator.calls) - 1 <= 6
+
+
+async def test_a_node_in_the_originals_form_does_not_register_anew_because_nats_refuses_it(make, background, clock):
+    membership = make()
+    await membership.enter()
+    background(membership.run())
+    membership.refused()
+    await clock.advance(120)
+    assert len(membership.orchestrator.calls) == 1
+
+
 async def test_without_join_file_and_credentials_the_originals_form_is_used_and_again_on_demand(
     make, background, clock
 ):
