@@ -350,6 +350,7 @@ class _Adopted:
 
     def __init__(self, op_id: str, queue: WorkQueue) -> None:
         self.op_id = op_id
+        self.deliveries = 1
         self._queue = queue
 
     async def done(self) -> None:
