@@ -154,6 +154,7 @@ class Cluster:
         self.may_boot.set()
         self.may_leave.set()
         self.process = None
+        self.url = None
         self.stderr = (directory / "stderr.log").open("ab")
 
     async def setup(self, **pool):
@@ -281,9 +282,11 @@ class Cluster:
 
     async def call(self, method, path, body=None, *, token="admin", url=None):
         headers = {} if token is None else {"Authorization": f"Bearer {self.tokens[token]}"}
+        # Its first webhook may come before its address has been read.
+        base = url or await eventually(lambda: self.url, what="the orchestrator's address")
         async with (
             aiohttp.ClientSession() as session,
-            session.request(method, (url or self.url) + path, json=body, headers=headers) as response,
+            session.request(method, base + path, json=body, headers=headers) as response,
         ):
             text = await response.text()
             return response.status, json.loads(text) if text else None
