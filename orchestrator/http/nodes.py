@@ -16,6 +16,7 @@ from secbeat.wire.registration import RegisterRequest, RegisterResponse
 
 _BY_HAND = "MANUAL"
 _AT_ONCE = 128 * 1024  # bytes of a list that are one answer with its length; more is streamed
+_AHEAD = 1024 * 1024  # bytes of a list that wait for a client at most: it reads one chunk while the next is made
 
 
 class Nodes:
@@ -91,6 +92,8 @@ async def _stream(request: web.Request, begun: bytes, others: Iterator[bytes]) -
     await response.prepare(request)
     if request.method == "HEAD":
         return response
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(high=_AHEAD)
     try:
         await response.write(begun)
         for chunk in others:
