@@ -22,12 +22,13 @@ from secbeat.auth import Scope, write_secret
 from secbeat.bus import identity as identities
 from secbeat.bus.server import NatsServer
 from secbeat.clock import wire_time
-from secbeat.errors import ConfigError, SecbeatError, UnreachableError
+from secbeat.errors import SecbeatError, UnreachableError
 from secbeat.paths import StateDir
 from secbeat.settings import Loaded
 from secbeat.up import guarding, planning, retiring, secrets
 from secbeat.up.api import Api, resume_retired
-from secbeat.up.children import Child, how_it_ended
+from secbeat.up.children import Child
+from secbeat.up.dying import died, is_error_line
 from secbeat.up.ports import Reservations
 
 T = TypeVar("T")
@@ -91,6 +92,7 @@ class Instance:
         self._nats: NatsServer | None = None
         self._children: dict[str, Child] = {}
         self._guards: list[asyncio.Task[None]] = []
+        self._started = False
 
     # ------------------------------------------------------------------ what there is
 
@@ -143,8 +145,8 @@ class Instance:
         """Start everything and wait until it is ready.
 
         Raises:
-            ConfigError: a broken set-up (CONFIG_…, PORT_IN_USE, STATE_…, NATS_…, SECRET_…), or what a service said
-                about one (SERVICE_DIED).
+            ConfigError: a broken set-up (CONFIG_…, PORT_IN_USE, STATE_…, NATS_…, SECRET_…), our own finding or that
+                of a service.
             SecbeatError: SERVICE_DIED, SERVICE_NOT_READY. Nothing runs then.
         """
         self._loaded = self._load()
@@ -172,6 +174,7 @@ class Instance:
             self._children[service] = self._child(service, extra)
             await self._children[service].start()
         await self._wait_ready()
+        self._started = True
         self._write_run_file()
         self._guards += [
             asyncio.create_task(guarding.keep(child, self._say), name=f"guard of {name}")
@@ -219,7 +222,8 @@ class Instance:
         return Child(name, command, environment, lambda line: self._forward(name, line))
 
     def _forward(self, name: str, line: str) -> None:
-        if self._on_line is not None:
+        # What keeps a service from starting is our own error then, and said once.
+        if self._on_line is not None and (self._started or not is_error_line(line)):
             self._on_line(name, line)
 
     async def _wait_ready(self) -> None:
@@ -230,7 +234,7 @@ class Instance:
         while waiting:
             for name, child in list(waiting.items()):
                 if child.pid is None:
-                    raise _died(child, await child.wait())
+                    raise died(child, await child.wait())
                 if await self.api.ready(str(targets[name])):
                     del waiting[name]
                     spent = time.monotonic() - began
@@ -318,9 +322,3 @@ def _present(value: T | None) -> T:
     if value is None:
         raise RuntimeError("the instance is not running")
     return value
-
-
-def _died(child: Child, code: int) -> SecbeatError:
-    words = "\n".join(child.last_words()) or "it said nothing"
-    kind = ConfigError if code == ConfigError.exit_code else SecbeatError
-    return kind("SERVICE_DIED", why=f"{child.name} ended ({how_it_ended(code)}):\n{words}")

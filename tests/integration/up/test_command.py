@@ -116,8 +116,9 @@ def test_a_state_directory_in_use_is_refused(up, make_config):
 def test_a_service_that_cannot_start_is_quoted(up, make_config):
     text = make_config().replace("[provisioner]", 'webhook_secret_file = "nowhere.secret"\n[provisioner]')
     assert up.start(text).wait(90) == 2
-    assert "SERVICE_DIED" in up.stderr
-    assert "nowhere.secret" in up.stderr
+    assert up.stderr.count("error[") == 1
+    assert "error[SECRET_UNREADABLE]" in up.stderr
+    assert "why:  orchestrator: nowhere.secret" in up.stderr
     assert "Traceback" not in up.stderr
     assert up.left() == []
 
