@@ -19,7 +19,7 @@ config = typer.Typer(no_args_is_help=False, help="The configuration: check it, s
 
 @config.command("check", epilog=example("secbeat config check /etc/secbeat.toml"))
 def check(
-    file: Annotated[Path, typer.Argument(metavar="F", help="The configuration file (TOML).")],
+    file: Annotated[Path, typer.Argument(metavar="F", readable=False, help="The configuration file (TOML).")],
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Validate a file.

@@ -36,7 +36,9 @@ class DemoEngine(StrEnum):
 
 def up(
     config: ConfigOption = None,
-    state: Annotated[Path | None, typer.Option("--state", help="State directory; kept when 'up' ends.")] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", readable=False, help="State directory; kept when 'up' ends.")
+    ] = None,
     no_provisioner: Annotated[bool, typer.Option("--no-provisioner", help="You run your own receiver.")] = False,
 ) -> None:
     """Run everything in one terminal.

@@ -17,16 +17,21 @@ import typer
 
 from secbeat.cli.output import Format, Output
 
+# Paths are not checked by Typer (readable=False): a file that cannot be read is no wrong usage, and its error has a
+# code and a remedy of its own.
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="Format of the data on standard output.")]
 UrlOption = Annotated[str | None, typer.Option("--url", help="The orchestrator. Environment: SECBEAT_URL.")]
 TokenOption = Annotated[
-    Path | None, typer.Option("--token-file", help="File with the API token. Environment: SECBEAT_TOKEN_FILE.")
+    Path | None,
+    typer.Option("--token-file", readable=False, help="File with the API token. Environment: SECBEAT_TOKEN_FILE."),
 ]
 StateOption = Annotated[
-    Path | None, typer.Option("--state", help="State directory of 'secbeat up'. Environment: SECBEAT_STATE.")
+    Path | None,
+    typer.Option("--state", readable=False, help="State directory of 'secbeat up'. Environment: SECBEAT_STATE."),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="SECBEAT_CONFIG", help="The configuration file (TOML).")
+    Path | None,
+    typer.Option("--config", envvar="SECBEAT_CONFIG", readable=False, help="The configuration file (TOML)."),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key, over file and environment.")
