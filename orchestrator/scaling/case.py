@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
+from orchestrator.scaling.building import build
 from orchestrator.scaling.history import History
 from orchestrator.scaling.summary import allowed_silence
 from secbeat.settings import PoolSettings
+from secbeat.wire.base import VERSION
 from secbeat.wire.decisions import Clamp, DecisionRecord, Direction, PoolSnapshot
 from secbeat.wire.pools import Pause
 
@@ -80,7 +82,9 @@ class Case:
     ) -> DecisionRecord:
         """The decision; ``desired`` defaults to what direction and size make of the capacity."""
         change = {"up": size, "replace": size, "down": -size, "hold": 0}[direction]
-        return DecisionRecord(
+        return build(
+            DecisionRecord,
+            v=VERSION,
             pool=self.seen.pool,
             revision=self.history.revision + 1,
             at=self.now,
@@ -96,6 +100,9 @@ class Case:
             victim=victim,
             would=self.policy.mode == "observe",
             snapshot=self.seen,
+            op_ids=(),
+            equal_since=None,
+            equal_count=1,
         )
 
     def hold(self, *clamps: Clamp) -> DecisionRecord:

@@ -14,8 +14,9 @@ In this order, the first that applies decides:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from orchestrator.scaling import limits
 from orchestrator.scaling.case import Case, count, percent

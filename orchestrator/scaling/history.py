@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from secbeat.wire.decisions import DecisionRecord
 from secbeat.wire.pools import Breaker, Override, Pause, PoolRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(Struct, frozen=True, kw_only=True):
     """Of one pool. The counters live in memory; the rest comes from the pool's record at each evaluation."""
 
     up_checks: int = 0
@@ -63,6 +64,7 @@ class History:
         A scaling starts the checks anew and starts the cooldowns. A decision of mode 'observe' scales nothing.
         """
         acted = acted and not decision.would and decision.size > 0
+        seen = decision.snapshot
         up, down = (acted and decision.direction == direction for direction in ("up", "down"))
         return replace(
             self,
@@ -72,5 +74,6 @@ class History:
             last_up_at=decision.at if up else self.last_up_at,
             last_down_at=decision.at if down else self.last_down_at,
             last_replace_at=decision.at if acted and decision.direction == "replace" else self.last_replace_at,
-            thawed=self.thawed and decision.snapshot.silent > 0,
+            # An operator's word about a mass silence holds until the last of its dead is replaced.
+            thawed=self.thawed and (seen.silent > 0 or seen.failed > seen.replaced),
         )

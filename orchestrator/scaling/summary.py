@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.fleet.node import Node
+from orchestrator.scaling.building import build
 from secbeat.settings import PolicySettings
 from secbeat.wire.decisions import Candidate, PoolSnapshot
 
@@ -63,8 +64,9 @@ def summarise(
     if candidates is None and fresh > 2 * NAMED:
         limit = NAMED // 2
     states = aside.states.get
-    leavers = [Candidate(node_id=name, connections=held, blocked_by=None) for held, _, name in best[:limit]]
-    return PoolSnapshot(
+    leavers = [build(Candidate, node_id=name, connections=held, blocked_by=None) for held, _, name in best[:limit]]
+    return build(
+        PoolSnapshot,
         pool=pool,
         active=fresh + aside.warming + aside.stale + aside.silent,
         pending=sum(states(state, 0) for state in _PENDING),
@@ -128,6 +130,6 @@ class _Aside:
     def kept(self, most: int) -> list[Candidate]:
         """At most so many of them, in the order in which one would rather choose."""
         return [
-            Candidate(node_id=node_id, connections=connections, blocked_by=code)
+            build(Candidate, node_id=node_id, connections=connections, blocked_by=code)
             for _, connections, node_id, code in sorted(self._kept)[:most]
         ]

@@ -103,6 +103,34 @@ def test_what_the_original_cannot_spell_is_listed_only_on_demand(fleet, state):
     assert [row["state"] for row in rows(fleet, include_all=True)] == [state]
 
 
+def test_a_hidden_node_stays_hidden_after_it_was_listed_on_demand(fleet):
+    fleet.add(1, state="booting")
+    fleet.add(2)
+    assert len(rows(fleet, include_all=True)) == 2
+    assert [row["node_id"] for row in rows(fleet)] == [uid(2)]
+
+
+def test_numbers_have_six_decimals_and_rates_three(fleet):
+    fleet.add()
+    fleet.beat(metrics={"cpu": 0.12345678, "memory": 1 / 3, "rps": 1234.56789})
+    (row,) = rows(fleet)
+    assert (row["cpu"], row["rps"]) == (0.123457, 1234.568)
+    assert (row["metrics"]["cpu_usage"], row["metrics"]["memory_usage"]) == (12.345678, 33.333333)
+
+
+def test_a_line_feed_in_a_name_does_not_shift_the_rows(fleet):
+    for number in (1, 2, 3):
+        fleet.add(number, agent_version="a\nb", config={"node_type": "x\r\ny", "region": "\u2028", "tags": ["\n"]})
+        fleet.beat(number, metrics={"connections": number})
+    for _ in range(2):
+        listed = rows(fleet)
+        assert [(row["node_id"], row["metrics"]["active_connections"]) for row in listed] == [
+            (uid(number), number) for number in (1, 2, 3)
+        ]
+        assert {row["agent_version"] for row in listed} == {"a\nb"}
+        fleet.beat(2, metrics={"connections": 2})
+
+
 def test_a_listing_of_one_pool(fleet):
     fleet.add(1, pool="web")
     fleet.add(2, pool="api")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from orchestrator.scaling import History, acts, allowed_silence, decide, victims
 from secbeat import catalogue
@@ -117,6 +117,14 @@ def test_every_outcome_has_a_code_a_sentence_and_consistent_numbers(policy, hist
         assert leaving[0] == decision.victim
         assert len(set(leaving)) == len(leaving)
     assert DecisionRecord.decode(decision.encode()).plain() == decision.plain()
+
+
+@relaxed
+@given(policies(), histories(), snapshots())
+def test_a_decision_is_what_validation_would_have_made_of_it(policy, history, snapshot):
+    decision = said(policy, history, snapshot)
+    assert decision == DecisionRecord.model_validate(decision.model_dump())
+    assert decision.model_fields_set == DecisionRecord.model_fields.keys()
 
 
 @relaxed

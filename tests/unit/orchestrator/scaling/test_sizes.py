@@ -234,6 +234,16 @@ def test_resume_lets_the_pool_work_during_the_silence_and_only_for_that_one(pool
     assert fleet.ask(seen(0.5, active=4, silent=3)).code == "MASS_SILENCE"
 
 
+@pytest.mark.parametrize(
+    ("silent", "failed", "replaced", "holds"),
+    [(1, 0, 0, True), (0, 3, 2, True), (1, 3, 3, True), (0, 3, 3, False), (0, 0, 0, False)],
+)
+def test_resume_holds_until_the_last_of_the_dead_is_replaced(pool, seen, uid, silent, failed, replaced, holds):
+    fleet = pool({"thawed": True}, min=4)
+    fleet.tick(dead(seen, uid, 4 - failed, failed, silent=silent, replaced=replaced))
+    assert fleet.history.thawed is holds
+
+
 def test_silent_nodes_count_toward_min_until_their_verdict(pool, seen):
     assert pool(min=5).ask(seen(0.5, active=5, silent=1)).code == "BETWEEN_THRESHOLDS"
 

@@ -9,6 +9,7 @@ from orchestrator.fleet import Registry
 from orchestrator.scaling import summarise
 from secbeat.settings import PoolSettings
 from secbeat.testing import FakeClock
+from secbeat.wire.decisions import Candidate, PoolSnapshot
 from secbeat.wire.heartbeat import HeartbeatFrame, MetricsFrame, encode_frame
 from secbeat.wire.nodes import NodeRecord
 
@@ -166,3 +167,17 @@ def test_the_snapshot_stays_bounded_when_everything_is_wrong(fleet):
     seen = fleet.see()
     assert (seen.failed, len(seen.dead), len(seen.candidates)) == (40, 16, 16)
     assert len(seen.encode()) < 4000
+
+
+def test_a_snapshot_is_what_validation_would_have_made_of_it(fleet):
+    for state in ("active", "requested", "draining", "failed", "quarantined", "unreachable"):
+        fleet.add(state=state)
+    fleet.add(protected=True)
+    fleet.add(cpu=None)
+    fleet.add(age=1)
+    seen = fleet.see()
+    assert len(seen.candidates) > 2
+    assert seen.dead
+    assert seen == PoolSnapshot.model_validate(seen.model_dump())
+    assert seen.model_fields_set == PoolSnapshot.model_fields.keys()
+    assert all(one.model_fields_set == Candidate.model_fields.keys() for one in seen.candidates)
