@@ -20,6 +20,7 @@ from orchestrator.fleet.registry import Registry, legacy_unit
 from orchestrator.http import Audit, build
 from orchestrator.joining.credentials import CredentialIssuer, Minter, NodeTokens, legacy_token, master_key
 from orchestrator.leading import Leading
+from orchestrator.memory import settle
 from orchestrator.metrics import Metrics
 from orchestrator.operations.management import NodeClient
 from orchestrator.operations.webhook import WebhookClient
@@ -148,6 +149,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         on_superseded=lambda epoch: leading.superseded(epoch),  # noqa: PLW0108 - made below, with the core
         scheme="https" if ours.tls.cert_file is not None else "http",
     )
+    core.context.records.on_loaded = settle
     leading = Leading(core, lease, clock)
     metrics.bind(
         pools=core.pools,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from orchestrator.operations.context import Context
 from orchestrator.operations.waiting import wait
@@ -17,7 +17,8 @@ from secbeat.wire.pools import PoolRecord
 
 log = logging.getLogger("ResourceManager")
 
-_AT_ONCE = frozenset({"BELOW_MIN_FLEET_SIZE", "OVERRIDE", "RETIRED"})
+# A decision removes sixteen nodes at most: each operation wakes the loop, and what is still too much goes as well.
+_AT_ONCE = frozenset({"BELOW_MIN_FLEET_SIZE", "OVERRIDE", "RETIRED", "ABOVE_MAX_FLEET_SIZE"})
 _NAP = 60.0
 _OUTAGE = "MASS_SILENCE"
 
@@ -78,17 +79,11 @@ class ScalingLoop:
             return None
         op_ids = await self.acting.act(decision)
         decision = decision.model_copy(update={"op_ids": tuple(op_ids)})
-        self._remember(name, history, decision, acted=bool(op_ids))
+        self.pools.histories[name] = history.after(decision, acted=bool(op_ids))
         decision = self.pools.decisions.add(decision)
         await self._keep(name, decision, acted=bool(op_ids))
         self._tell(decision, acted=bool(op_ids))
         return decision
-
-    def _remember(self, name: str, history: History, decision: DecisionRecord, *, acted: bool) -> None:
-        after, seen = history.after(decision, acted=acted), decision.snapshot
-        # An operator's word about a mass silence holds until the last of its dead is replaced.
-        going_on = seen.silent > 0 or seen.failed > seen.replaced
-        self.pools.histories[name] = replace(after, thawed=history.thawed and going_on)
 
     # -------------------------------------------------------------- inputs
 

@@ -13,7 +13,7 @@ import msgspec
 
 from orchestrator.fleet.registry import Registry
 from secbeat import ids
-from secbeat.store import Bucket, Conflict
+from secbeat.store import Bucket, Conflict, Entry
 from secbeat.wire.base import VERSION, Record
 from secbeat.wire.nodes import NodeRecord
 from secbeat.wire.operations import OperationRecord
@@ -23,6 +23,7 @@ log = logging.getLogger("ResourceManager")
 
 R = TypeVar("R", bound=Record)
 _CLUSTER = "cluster"
+_BATCH = 100  # records that are read without a pause
 
 
 class Records:
@@ -36,6 +37,7 @@ class Records:
     def __init__(self, bucket: Bucket, registry: Registry) -> None:
         self.bucket = bucket
         self.registry = registry
+        self.on_loaded: Callable[[], None] = lambda: None
         self.cluster_id = ""
         self.operations: dict[str, OperationRecord] = {}
         self.pools: dict[str, PoolRecord] = {}
@@ -49,17 +51,26 @@ class Records:
             Unavailable: the store does not answer.
             ConfigError: a record of a newer version (STATE_NEWER).
         """
-        nodes = await self._decoded("node.", NodeRecord)
+        nodes = await self.bucket.entries("node.")
         self.operations = {record.op_id: record for record, _ in await self._decoded("op.", OperationRecord)}
         pools = await self._decoded("pool.", PoolRecord)
         self.pools = {record.name: record for record, _ in pools}
         self._pool_revisions = {record.name: revision for record, revision in pools}
-        known = {record.node_id for record, _ in nodes}
-        for stale in [node.record.node_id for node in self.registry.nodes() if node.record.node_id not in known]:
-            self.registry.drop(stale)
-        for record, _ in nodes:
-            self.registry.put(record)
         self.cluster_id = await self._cluster()
+        await self._fill(nodes)
+        self.on_loaded()
+
+    async def _fill(self, entries: list[Entry]) -> None:
+        """The registry holds ``entries`` and nothing else; they are used up, and the loop gets its turn between."""
+        known = {entry.key.removeprefix("node.") for entry in entries}
+        for stale in [node.node_id for node in self.registry.nodes() if node.node_id not in known]:
+            self.registry.drop(stale)
+        entries.reverse()
+        while entries:
+            # Each is packed and let go before the next: all at once, a large fleet's would be 4 KB each.
+            for _ in range(min(_BATCH, len(entries))):
+                self.registry.put(NodeRecord.decode(entries.pop().value))
+            await asyncio.sleep(0)
 
     async def _decoded(self, prefix: str, model: type[R]) -> list[tuple[R, int]]:
         return [(model.decode(entry.value), entry.revision) for entry in await self.bucket.entries(prefix)]

@@ -200,6 +200,26 @@ async def test_open_operations_are_capped_and_the_rest_follows():
         assert len(w.operations("create")) == 6
 
 
+@pytest.mark.parametrize("way", ["size", "max", "retired"])
+async def test_more_nodes_than_one_decision_removes_leave_without_a_wait_for_the_next_check(way):
+    pool = {"min": 20, "max": 20, "scaling_check_interval_seconds": 3600, "warmup_seconds": 0}
+    w = world(pool=pool, max_open_operations_per_pool=50, max_open_operations=50)
+    async with w:
+        await w.until(lambda: len(w.active()) == 20, within=60)
+        if way == "retired":
+            await w.core.retire("default", by="x")
+        else:
+            smaller = {"min": 1, "max": 20 if way == "size" else 1}
+            w.core.reload(
+                w.settings.model_copy(update={"pools": {"default": PoolSettings.model_validate({**pool, **smaller})}})
+            )
+        if way == "size":
+            await w.core.scale("default", ScaleRequest(size=1), by="x")
+        await settle()
+        left = 0 if way == "retired" else 1
+        assert len(w.operations("destroy")) == 20 - left
+
+
 async def test_the_cap_over_all_pools_holds():
     w = world(pool={"min": 6}, max_open_operations=3)
     w.receiver.automatic = False

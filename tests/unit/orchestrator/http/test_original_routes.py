@@ -122,6 +122,31 @@ async def test_the_list_is_a_bare_array_with_the_originals_keys(api, recorded):
     assert answer[0]["status"] == "Active"
 
 
+async def test_a_long_list_waits_for_a_slow_client_and_comes_whole(api, monkeypatch):
+    made = 0
+
+    def listing(**_options):
+        nonlocal made
+        yield b"["
+        for made in range(1, 101):
+            yield (b"," if made > 1 else b"") + b'"' + b"x" * 500_000 + b'"'
+        yield b"]"
+
+    monkeypatch.setattr(api.registry, "listing", listing)
+    address = api.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(address[0], int(address[1]), limit=64 * 1024)
+    writer.write(b"GET /api/v1/nodes HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    before = -1
+    while made != before:  # until the kernel's buffers are full and the server waits
+        before = made
+        await asyncio.sleep(0.2)
+    assert 0 < made < 60
+    answer = await reader.read(-1)
+    writer.close()
+    assert made == 100
+    assert answer.count(b"x" * 500_000) == 100
+
+
 async def test_an_empty_fleet_is_an_empty_array(api):
     assert (await api.get("/api/v1/nodes")).body == b"[]"
 
