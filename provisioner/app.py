@@ -1,11 +1,10 @@
-"""The provisioner's composition root: everything is made here and handed to what needs it."""
+"""The provisioner's composition root: what touches the outside is opened here, `Parts` wires the rest to it."""
 
 from __future__ import annotations
 
 import logging
 import os
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -17,34 +16,20 @@ from provisioner.engine.blueprints import Blueprints
 from provisioner.engine.forkserver import ForkServer
 from provisioner.engine.project import Project, default_root
 from provisioner.hints import cancel_on_hint
-from provisioner.http import reading, webhooks
-from provisioner.inventory import TargetLister
-from provisioner.jobs import owner
-from provisioner.jobs.execute import Executor, Site
 from provisioner.jobs.logfile import LogHub
-from provisioner.jobs.store import JobStore
-from provisioner.jobs.upkeep import Upkeep
-from provisioner.jobs.worker import Worker
 from provisioner.joining import OrchestratorJoins
-from provisioner.limits import Limits
-from provisioner.metrics import Metrics
-from provisioner.redact import Redactor
+from provisioner.parts import Parts
+from provisioner.reloading import Tokens, reload_on_request
 from provisioner.secrets import Secrets
-from provisioner.webhook.epochs import Epochs
-from provisioner.webhook.farewell import Farewells
-from provisioner.webhook.intake import Intake
-from provisioner.webhook.unsigned import UnsignedIntake
 from secbeat import bus as nats
 from secbeat import subjects
-from secbeat.api import build_app, listen
-from secbeat.auth import TokenBook
+from secbeat.api import listen
 from secbeat.clock import SystemClock
 from secbeat.errors import ConfigError
 from secbeat.paths import StateDir, default_state_dir
 from secbeat.service import Stop, Tasks
-from secbeat.settings import Loaded, ProvisionerSettings, Settings, split_address
+from secbeat.settings import Loaded, ProvisionerSettings, split_address
 from secbeat.store import Unavailable
-from secbeat.wire.jobs import JobRecord
 
 log = logging.getLogger("provisioner")
 
@@ -60,19 +45,18 @@ async def main(stop: Stop, loaded: Loaded) -> int:
     _check_binding(settings.provisioner)
     state = StateDir(settings.provisioner.state_dir or default_state_dir()).ensure()
     async with AsyncExitStack() as stack:
-        return await _serve(stop, settings, state, stack)
+        return await _serve(stop, loaded, state, stack)
 
 
-async def _serve(stop: Stop, settings: Settings, state: StateDir, stack: AsyncExitStack) -> int:
-    ours, clock = settings.provisioner, SystemClock()
+async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitStack) -> int:
+    settings = loaded.settings
     # First what needs no network: a broken configuration is reported whether NATS runs or not.
-    secrets = Secrets.load(ours, settings.nats, state.secrets)
-    redactor = Redactor(secrets.values())
-    project = Project(ours.project_dir or default_root())
+    secrets = Secrets.load(settings.provisioner, settings.nats, state.secrets)
+    tokens = Tokens(settings.provisioner.tokens_file or state.tokens_file)
+    project = Project(settings.provisioner.project_dir or default_root())
     blueprints = Blueprints(settings.blueprints, project, state.path / "revisions")
     blueprints.check()
     hub = LogHub(_directory(state.jobs))
-    tokens = TokenBook.load(ours.tokens_file or state.tokens_file, clock=clock)
 
     forks = ForkServer(environment.base())
     await forks.start()
@@ -85,55 +69,22 @@ async def _serve(stop: Stop, settings: Settings, state: StateDir, stack: AsyncEx
     except Unavailable as error:
         raise ConfigError("STATE_UNAVAILABLE", why=f"the bucket and queue of jobs cannot be opened: {error}") from None
 
-    metrics, limits = Metrics(), Limits(ours, clock)
-    store = JobStore(bucket, bus.messaging, clock)
-    lister = TargetLister(state.machines, clock)
-    executor = Executor(
-        store=store,
-        engine=AnsibleEngine(forks),
+    joins = OrchestratorJoins(settings.provisioner.orchestrator_url, secrets.service_token, session)
+    parts = Parts(
+        settings=settings,
+        state=state,
+        secrets=secrets,
         blueprints=blueprints,
-        joins=OrchestratorJoins(ours.orchestrator_url, secrets.service_token, session),
-        lister=lister,
-        limits=limits,
         hub=hub,
-        site=Site(state.machines, state.jobs, ours.orchestrator_url),
-        redactor=redactor,
-        clock=clock,
-    )
-    intake = Intake(store=store, queue=queue, limits=limits, blueprints=blueprints, epochs=Epochs(bucket), clock=clock)
-    unsigned = UnsignedIntake(
-        intake=intake,
-        store=store,
+        engine=AnsibleEngine(forks),
+        joins=joins,
         bucket=bucket,
-        pool=ours.unsigned_pool,
-        blueprint=_unsigned_blueprint(settings, blueprints),
-        clock=clock,
-    )
-    farewells = Farewells(store=store, intake=unsigned, messaging=bus.messaging, clock=clock)
-
-    async def job_ended(job: JobRecord) -> None:
-        metrics.job_ended(job)
-        await farewells.job_ended(job)
-
-    worker = Worker(
         queue=queue,
-        store=store,
-        executor=executor,
-        limits=limits,
-        hub=hub,
-        settings=ours,
-        parallel={name: one.max_parallel_jobs for name, one in settings.blueprints.items()},
-        clock=clock,
-        owner=owner.this_process(),
-        on_ended=job_ended,
+        messaging=bus.messaging,
+        clock=SystemClock(),
     )
-    metrics.bind(limits, lambda: len(worker.running), lambda: forks.restarts)
-    retention = timedelta(days=ours.result_retention_days)
-    upkeep = Upkeep(
-        store=store, queue=queue, worker=worker, limits=limits, hub=hub,
-        blueprints=blueprints, clock=clock, retention=retention,
-    )  # fmt: skip
-    await upkeep.recover()
+    parts.metrics.bind_restarts(lambda: forks.restarts)
+    await parts.upkeep.recover()
 
     def checks() -> dict[str, str | None]:
         return {
@@ -142,35 +93,20 @@ async def _serve(stop: Stop, settings: Settings, state: StateDir, stack: AsyncEx
             "state": None if os.access(state.jobs, os.W_OK) else f"{state.jobs} cannot be written",
         }
 
-    door = webhooks.Webhooks(
-        intake=intake,
-        unsigned=unsigned,
-        secrets=secrets.webhook,
-        senders=ours.unsigned_senders,
-        tolerance_seconds=ours.timestamp_tolerance_seconds,
-        clock=clock,
-        metrics=metrics,
+    listener = await listen(
+        parts.application(tokens.check, checks), settings.provisioner.listen_addr, tls=settings.provisioner.tls
     )
-    views = reading.Reading(store=store, worker=worker, hub=hub, blueprints=blueprints, lister=lister)
-    app = build_app(
-        "provisioner",
-        [*webhooks.routes(door), *reading.routes(views, checks, metrics.serve)],
-        tokens=tokens,
-        allowed_hosts=ours.allowed_hosts,
-        max_body=webhooks.MAX_BODY,
-    )
-    listener = await listen(app, ours.listen_addr, tls=ours.tls)
     stack.push_async_callback(listener.close)
     tasks = Tasks(stop)
     stack.push_async_callback(tasks.close, 30.0)
-    tasks.spawn("worker", worker.run())
-    tasks.spawn("upkeep", upkeep.run())
-    tasks.spawn("farewells", farewells.run())
+    tasks.spawn("worker", parts.worker.run())
+    tasks.spawn("upkeep", parts.upkeep.run())
+    tasks.spawn("farewells", parts.farewells.run())
     tasks.spawn("fork server", forks.watch())
-    tasks.spawn("cancel requests", cancel_on_hint(bus.messaging, worker))
-    log.info(
-        "Listening at %s with blueprints %s", listener.url, ", ".join(blueprints.names()), extra={"action": "listening"}
-    )
+    tasks.spawn("reload", reload_on_request(stop, loaded, tokens, parts.retune))
+    tasks.spawn("cancel requests", cancel_on_hint(bus.messaging, parts.worker))
+    names = ", ".join(blueprints.names())
+    log.info("Listening at %s with blueprints %s", listener.url, names, extra={"action": "listening"})
     await stop.wait()
     return 0
 
@@ -192,11 +128,3 @@ def _check_binding(settings: ProvisionerSettings) -> None:
     if not (loopback or settings.allow_plaintext or settings.tls.cert_file is not None):
         why = f"provisioner.listen_addr is {settings.listen_addr}, without TLS"
         raise ConfigError("BIND_INSECURE", why=why)
-
-
-def _unsigned_blueprint(settings: Settings, blueprints: Blueprints) -> str:
-    """The blueprint of the pool that unsigned requests mean; a provisioner alone knows no pools, but blueprints."""
-    pool = settings.pools.get(settings.provisioner.unsigned_pool)
-    if pool is not None and pool.blueprint in blueprints:
-        return pool.blueprint
-    return "default" if "default" in blueprints else blueprints.names()[0]

@@ -56,6 +56,11 @@ class Limits:
         self._breakers: dict[str, _Breaker] = {}
         self._tokens = _Bucket(self._burst(), clock.monotonic())
 
+    def retune(self, settings: ProvisionerSettings) -> None:
+        """Take over the settings of a reload."""
+        self.settings = settings
+        self._tokens.level = min(self._tokens.level, self._burst())
+
     def load(self, jobs: Iterable[JobRecord], machines: Iterable[MachineRecord]) -> None:
         """Take over what the records say: at the start."""
         self.refresh(machines)

@@ -49,10 +49,13 @@ class Metrics:
         if job.started_at is not None and job.finished_at is not None:
             self._seconds.labels(job.action).observe((job.finished_at - job.started_at).total_seconds())
 
-    def bind(self, limits: Limits, running: Callable[[], int], restarts: Callable[[], int]) -> None:
+    def bind(self, limits: Limits, running: Callable[[], int]) -> None:
         """Read these when asked."""
-        self._restarts.set_function(lambda: float(restarts()))
         self.registry.register(_Live(limits, running))
+
+    def bind_restarts(self, restarts: Callable[[], int]) -> None:
+        """Read the fork server's restarts when asked."""
+        self._restarts.set_function(lambda: float(restarts()))
 
     async def serve(self, request: web.Request) -> web.Response:
         """``GET /metrics``."""

@@ -77,6 +77,10 @@ class Blueprints:
     def __contains__(self, name: str) -> bool:
         return name in self._settings
 
+    def replace(self, settings: Mapping[str, BlueprintSettings]) -> None:
+        """Take over the settings of a reload; which blueprints there are does not change."""
+        self._settings = {name: settings[name] for name in self._settings}
+
     def settings(self, name: str) -> BlueprintSettings:
         """The settings of a blueprint; KeyError if there is none of this name."""
         return self._settings[name]

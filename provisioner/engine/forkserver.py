@@ -10,86 +10,26 @@ import logging
 import os
 import socket
 import sys
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 
+from provisioner.engine.lines import PipeLines
 from provisioner.engine.spec import MAX_MESSAGE, Spec
 
 log = logging.getLogger("provisioner.engine")
 
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
-_HIGH_WATER_BYTES = 32 << 20
 
 
 class ForkServerLost(Exception):
     """The fork server died; the kernel has told its children, which stop by themselves."""
 
 
-class _Lines(asyncio.Protocol):
-    """Lines of any length from a pipe; stops reading while too much lies unread."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._lines: deque[bytes] = deque()
-        self._held = 0
-        self._ended = False
-        self._paused = False
-        self._changed = asyncio.Event()
-        self._transport: asyncio.ReadTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101 - what connect_read_pipe gives
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        *whole, rest = data.split(b"\n")
-        for part in whole:
-            self._parts.append(part)
-            line = b"".join(self._parts)
-            self._parts.clear()
-            self._lines.append(line)
-            self._held += len(line)
-        if rest:
-            self._parts.append(rest)
-        if whole:
-            self._changed.set()
-        if self._held > _HIGH_WATER_BYTES and self._transport is not None and not self._paused:
-            self._transport.pause_reading()
-            self._paused = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        if self._parts:
-            self._lines.append(b"".join(self._parts))
-            self._parts.clear()
-        self._ended = True
-        self._changed.set()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    async def read(self) -> AsyncIterator[bytes]:
-        while True:
-            while self._lines:
-                line = self._lines.popleft()
-                self._held -= len(line)
-                if self._paused and self._held < _HIGH_WATER_BYTES // 2 and self._transport is not None:
-                    self._paused = False
-                    self._transport.resume_reading()
-                yield line
-            if self._ended:
-                return
-            self._changed.clear()
-            await self._changed.wait()
-
-
 class JobProcess:
     """One running job process."""
 
-    def __init__(self, server: ForkServer, job: str, lines: _Lines) -> None:
+    def __init__(self, server: ForkServer, job: str, lines: PipeLines) -> None:
         loop = asyncio.get_running_loop()
         self._server, self._job, self._lines = server, job, lines
         self.started: asyncio.Future[int] = loop.create_future()
@@ -187,7 +127,7 @@ class ForkServer:
             with contextlib.suppress(OSError):
                 fcntl.fcntl(writing, _F_SETPIPE_SZ, _PIPE_BYTES)
             os.set_blocking(reading, False)
-            _, lines = await asyncio.get_running_loop().connect_read_pipe(_Lines, os.fdopen(reading, "rb", 0))
+            _, lines = await asyncio.get_running_loop().connect_read_pipe(PipeLines, os.fdopen(reading, "rb", 0))
             job = JobProcess(self, spec.job, lines)
             self._jobs[spec.job] = job
             message = json.dumps({"do": "run", "job": spec.job, "spec": asdict(spec)}).encode()

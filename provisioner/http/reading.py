@@ -13,7 +13,7 @@ from provisioner.jobs.logfile import LogHub
 from provisioner.jobs.store import JobStore
 from provisioner.jobs.worker import Worker
 from secbeat import ids
-from secbeat.api import Route, fail, health_routes, reply
+from secbeat.api import Route, fail, health_routes, query_flag, query_int, reply
 from secbeat.api.routes import Handler
 from secbeat.store import Unavailable
 from secbeat.wire.jobs import FINISHED, JobRecord, MachineList
@@ -30,10 +30,10 @@ class Reading:
 
     async def jobs(self, request: web.Request) -> web.Response:
         """The newest jobs first; ``?newest=N``, ``?open=1``, ``?pool=``."""
-        newest = _number(request, "newest", _NEWEST, most=10_000)
+        newest = query_int(request, "newest", _NEWEST, low=1, high=10_000)
         with _store_answers():
             found = await self._store.jobs()
-        if request.query.get("open") in {"1", "true"}:
+        if query_flag(request, "open"):
             found = [job for job in found if job.state not in FINISHED]
         if pool := request.query.get("pool"):
             found = [job for job in found if job.pool == pool]
@@ -55,8 +55,8 @@ class Reading:
     async def log(self, request: web.Request) -> web.StreamResponse:
         """The log's bytes from ``?offset=N``; with ``?follow=1`` until the job has ended."""
         job = await self._job(request)
-        offset = _number(request, "offset", 0, most=1 << 50)
-        follow = request.query.get("follow") in {"1", "true"}
+        offset = query_int(request, "offset", 0, low=0, high=1 << 50)
+        follow = query_flag(request, "follow")
         # A log that grows is worth nothing in a proxy's buffer.
         headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         response = web.StreamResponse(headers=headers)
@@ -114,29 +114,25 @@ class _store_answers:  # noqa: N801 - reads as a statement
             fail("STATE_UNAVAILABLE", 503, f"the store does not answer: {error}", headers={"Retry-After": "5"})
 
 
-def _number(request: web.Request, name: str, default: int, *, most: int) -> int:
-    text = request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit()) or len(text) > 16 or int(text) > most:
-        fail("BODY_INVALID", 422, f"{name} must be a number from 0 to {most}", field=name)
-    return int(text)
-
-
-def _get(path: str, handler: Handler, summary: str, response: Any = None) -> Route:
+def _get(path: str, handler: Handler, summary: str, response: Any = None, **query: str) -> Route:
     """A route that only reads: open to loopback peers, as at the orchestrator."""
     return Route(
-        method="GET", path=path, handler=handler, summary=summary, scope="read", loopback_open=True, response=response
-    )
+        method="GET", path=path, handler=handler, summary=summary, scope="read", loopback_open=True,
+        response=response, query=query,
+    )  # fmt: skip
 
 
 def routes(reading: Reading, checks: Callable[[], Mapping[str, str | None]], metrics: Handler) -> list[Route]:
     """Everything but the webhook."""
     return [
-        _get("/jobs", reading.jobs, "Jobs, the newest first"),
+        _get("/jobs", reading.jobs, "Jobs, the newest first", newest="At most so many (200)", open="1: unfinished ones",
+             pool="Only of this pool"),
         _get("/jobs/{op_id}", reading.job, "One job", JobRecord),
-        _get("/jobs/{op_id}/log", reading.log, "A job's log; offset, follow"),
+        _get("/jobs/{op_id}/log", reading.log, "A job's log, plain text", offset="Bytes to skip",
+             follow="1: go on until the job has ended"),
         Route(method="POST", path="/jobs/{op_id}/cancel", handler=reading.cancel, summary="Stop a job",
               scope="operate", response=JobRecord, status=202, changes=True),
-        _get("/machines", reading.machines, "What exists", MachineList),
+        _get("/machines", reading.machines, "What exists", MachineList, target="Of this target"),
         _get("/blueprints", reading.blueprints, "How nodes are made"),
         _get("/metrics", metrics, "Prometheus metrics"),
         *health_routes(checks),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import NoReturn
+from typing import Any
 
 from aiohttp import web
 
@@ -15,8 +14,7 @@ from provisioner.metrics import Metrics
 from provisioner.webhook.intake import Intake, Taken
 from provisioner.webhook.unsigned import UnsignedIntake
 from secbeat import signing
-from secbeat.api import Route, fail, reply
-from secbeat.api.requests import parse_body
+from secbeat.api import Route, fail, parse_body, read_raw, reply
 from secbeat.clock import Clock
 from secbeat.errors import AuthError, SecbeatError
 from secbeat.store import Unavailable
@@ -27,6 +25,12 @@ log = logging.getLogger("provisioner.webhook")
 MAX_BODY = 64 * 1024
 _READ_SECONDS = 10.0
 Network = IPv4Network | IPv6Network
+
+
+class _Claim(UnsignedBody):
+    """An unsigned body that may claim more than it can."""
+
+    operation: Any = None
 
 
 class Webhooks:
@@ -48,7 +52,7 @@ class Webhooks:
     ) -> None:
         self._intake, self._unsigned = intake, unsigned
         self._secrets, self._senders = tuple(secrets), tuple(senders)
-        self._tolerance, self._clock, self._metrics = tolerance_seconds, clock, metrics
+        self.tolerance_seconds, self._clock, self._metrics = tolerance_seconds, clock, metrics
 
     async def provision(self, request: web.Request) -> web.Response:
         """A create, signed or from a sender that cannot sign."""
@@ -89,8 +93,8 @@ class Webhooks:
             msg_id = self._verified(request, raw)
             return await self._intake.operation(parse_body(raw, WebhookBody), webhook_id=msg_id, action=action)
         self._check_unsigned(request, action)
-        body = parse_body(raw, UnsignedBody)
-        if "operation" in json.loads(raw):
+        body = parse_body(raw, _Claim)
+        if body.operation is not None:
             fail("SIGNATURE_MISSING", 401, "a request with an operation must be signed")
         return await self._unsigned.request(body, raw)
 
@@ -98,7 +102,7 @@ class Webhooks:
         if not self._secrets:
             raise AuthError("SIGNATURE_INVALID", why="this service has no webhook secret, so no signature can be valid")
         now = self._clock.now().timestamp()
-        return signing.verify(self._secrets, request.headers, raw, now=now, tolerance=self._tolerance)
+        return signing.verify(self._secrets, request.headers, raw, now=now, tolerance=self.tolerance_seconds)
 
     def _check_unsigned(self, request: web.Request, action: Action) -> None:
         if action == "destroy":
@@ -114,18 +118,12 @@ class Webhooks:
 async def _read(request: web.Request) -> bytes:
     """The raw body; a large one is refused by its announced length, a slow one by time."""
     if (request.content_length or 0) > MAX_BODY:
-        _too_large()
+        fail("BODY_TOO_LARGE", 413, f"a webhook has at most {MAX_BODY} bytes")
     try:
         async with asyncio.timeout(_READ_SECONDS):
-            return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        _too_large()
+            return await read_raw(request)
     except TimeoutError:
         fail("BODY_TOO_SLOW", 408, f"the body did not arrive within {_READ_SECONDS:g} s")
-
-
-def _too_large() -> NoReturn:
-    fail("BODY_TOO_LARGE", 413, f"a webhook has at most {MAX_BODY} bytes")
 
 
 def _note(request: web.Request, error: SecbeatError) -> None:

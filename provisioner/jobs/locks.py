@@ -1,8 +1,9 @@
-"""Locks by name, which exist only while somebody holds or waits for them."""
+"""Locks by name, which exist only while somebody holds or waits for them, and gates whose width may change."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,3 +31,51 @@ class KeyedLocks:
 
     def __len__(self) -> int:
         return len(self._locks)
+
+
+class Gate:
+    """A semaphore whose size may change while it is used; ``async with gate``, in order of arrival.
+
+    Made smaller, it lets nobody in until enough have left.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._inside = size, 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def resize(self, size: int) -> None:
+        """Let so many in at one time from now on."""
+        self._size = size
+        self._let_in()
+
+    async def acquire(self) -> None:
+        """Wait for a place."""
+        if self._inside < self._size and not self._waiting:
+            self._inside += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()  # the place came at the same moment as the wish to leave
+            raise
+
+    def release(self) -> None:
+        """Give a place back."""
+        self._inside -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and self._inside < self._size:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._inside += 1
+                turn.set_result(None)
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()

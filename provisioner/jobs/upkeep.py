@@ -26,7 +26,7 @@ _FORGOTTEN_AFTER = timedelta(seconds=60)
 
 
 class Upkeep:
-    """`recover` once at the start, then `run`."""
+    """`recover` once at the start, then `run`. ``retention``: how long finished jobs are remembered."""
 
     def __init__(
         self,
@@ -41,7 +41,8 @@ class Upkeep:
         retention: timedelta,
     ) -> None:
         self._store, self._queue, self._worker, self._limits = store, queue, worker, limits
-        self._hub, self._blueprints, self._clock, self._retention = hub, blueprints, clock, retention
+        self._hub, self._blueprints, self._clock = hub, blueprints, clock
+        self.retention = retention
 
     async def recover(self) -> None:
         """Load the limits from the records and take over the jobs of processes that are gone. Raises Unavailable."""
@@ -54,7 +55,7 @@ class Upkeep:
                     "Job %s was left by a process that is gone; it is taken over", job.op_id,
                     extra={"action": "job_recovered", "op_id": job.op_id},
                 )  # fmt: skip
-                await self._worker.adopt(job.op_id)
+                self._worker.adopt(job.op_id)
             elif job.state == "queued":
                 await self._queue.put(job.op_id)
 
@@ -80,7 +81,7 @@ class Upkeep:
         self._limits.refresh(machines)
         for job in jobs:
             if job.state in FINISHED:
-                if now - (job.finished_at or job.created_at) > self._retention:
+                if now - (job.finished_at or job.created_at) > self.retention:
                     await self._forget(job)
             elif not self._worker.holds(job.op_id) and self._lost(job):
                 # Its message is gone, or never came to be: enqueued again, and a duplicate is dropped by the queue.

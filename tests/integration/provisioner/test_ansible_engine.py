@@ -108,7 +108,7 @@ async def slow_job_in_its_task(bench, **changes):
     running = asyncio.create_task(bench.run(job))
     async with asyncio.timeout(30):
         await bench.seen.reached.wait()
-        while not any("sleep 300" in " ".join(one.cmdline()) for one in alive(job.op_id)):
+        while not any("sleep 300" in " ".join(one.cmdline()) for one in alive(job.op_id)):  # noqa: ASYNC110 - a process
             await asyncio.sleep(0.05)
     return job, running
 
@@ -238,7 +238,7 @@ async def test_the_environment_of_a_job_holds_nothing_of_the_service(bench, monk
 async def test_no_job_keeps_a_descriptor_of_the_service_or_the_fork_server(bench):
     job, running = await slow_job_in_its_task(bench)
     command = next(one for one in alive(job.op_id) if one.cmdline()[:1] == ["sleep"])
-    targets = {os.readlink(f"/proc/{command.pid}/fd/{number}") for number in os.listdir(f"/proc/{command.pid}/fd")}
+    targets = {str(path.readlink()) for path in Path(f"/proc/{command.pid}/fd").iterdir()}  # noqa: ASYNC240 - procfs
     bench.cancelled.set()
     await running
     assert not [target for target in targets if target.startswith("socket:")]

@@ -11,6 +11,7 @@ import pytest
 from provisioner.engine.base import Outcome
 from provisioner.engine.blueprints import Blueprints
 from provisioner.engine.project import Project
+from provisioner.jobs.attempts import Attempts
 from provisioner.jobs.execute import Executor, Site
 from provisioner.jobs.logfile import LogHub
 from provisioner.jobs.store import JobStore
@@ -140,9 +141,12 @@ class World:
         async def on_ended(job):
             self.ended.append(job)
 
+        self.attempts = Attempts(
+            store=self.store, executor=executor, limits=self.limits, hub=self.hub, clock=self.clock, owner=owner,
+            on_ended=on_ended,
+        )  # fmt: skip
         return Worker(
-            queue=self.queue, store=self.store, executor=executor, limits=self.limits, hub=self.hub,
-            settings=self.settings, clock=self.clock, owner=owner, on_ended=on_ended,
+            queue=self.queue, store=self.store, attempts=self.attempts, settings=self.settings, clock=self.clock,
             parallel={name: one.max_parallel_jobs for name, one in self.blueprint_settings.items()},
         )  # fmt: skip
 
