@@ -94,14 +94,15 @@ class Guard:
             return LOOPBACK
         found = self._find(token) if token is not None else None
         if found is None:
-            return self._refuse(request)
+            return self._refuse(request, sent=token is not None)
         if not found.may(route.scope):
             fail("NOT_AUTHORISED", 403, f"{found.name} has scope {found.scope}, this needs {route.scope}")
         return found
 
-    def _refuse(self, request: web.Request) -> Principal:
+    def _refuse(self, request: web.Request, *, sent: bool) -> Principal:
         address = request.remote or ""
         if self._limiter.blocked(address):
             return fail("TOO_MANY_FAILURES", 429, f"from {address}", headers={"Retry-After": "60"})
         self._limiter.failed(address)
-        return fail("NOT_AUTHENTICATED", 401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+        why = "the token that was sent is unknown or has expired" if sent else "a bearer token is needed"
+        return fail("NOT_AUTHENTICATED", 401, why, headers={"WWW-Authenticate": "Bearer"})

@@ -10,7 +10,8 @@ ENTRIES: tuple[Entry, ...] = (
         "error",
         "No valid token",
         "The request has no Authorization: Bearer header, or its token is unknown or expired.",
-        'Send the token: curl -H "Authorization: Bearer $(cat STATE/secrets/admin.token)" …',
+        "Send a valid one: secbeat … --token-file STATE/secrets/admin.token, or "
+        'curl -H "Authorization: Bearer $(cat STATE/secrets/admin.token)" …',
     ),
     Entry(
         "NOT_AUTHORISED",

@@ -130,7 +130,7 @@ ENTRIES: tuple[Entry, ...] = (
         "error",
         "The state store does not answer",
         "NATS JetStream refused or did not confirm a write; nothing was changed.",
-        "Check the NATS server (curl -s http://127.0.0.1:8222/healthz); the service goes on by itself when it is back",
+        "See what is wrong with the NATS server: secbeat doctor — the service goes on by itself when it is back",
     ),
     Entry(
         "EXTRA_MISSING",

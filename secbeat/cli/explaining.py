@@ -41,7 +41,14 @@ def why(
         raise ConfigError("USAGE", why=f"--at is for pools, and there is no pool {thing!r}")
     from secbeat.cli import resolving
 
-    node = session.client.get(*_API, "nodes", resolving.node_id(session.client, thing), "why")
+    try:
+        node_id = resolving.node_id(session.client, thing)
+    except ConfigError as error:
+        if error.code != "NOT_FOUND":
+            raise
+        why = f"there is no pool {thing!r}, and no node begins with it"
+        raise ConfigError("NOT_FOUND", why=why, fix="List what exists: secbeat pools, secbeat nodes") from None
+    node = session.client.get(*_API, "nodes", node_id, "why")
     session.output.text(_node_lines(node), node)
 
 

@@ -135,6 +135,7 @@ async def test_a_route_is_open_to_its_scope_and_to_nobody_else(service, token, m
     if status == 401:
         assert code(response) == "NOT_AUTHENTICATED"
         assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert (b"token that was sent" in response.raw) == (token is not None), "a wrong token is not a missing one"
     if status == 403:
         assert code(response) == "NOT_AUTHORISED"
 

@@ -59,6 +59,8 @@ def test_why_of_nothing_known_is_not_found(run, stub):
     result = run("why", "nothing", "--url", stub.url)
     assert (result.code, result.out) == (2, "")
     assert "error[NOT_FOUND]" in result.err
+    assert "no pool 'nothing', and no node" in result.err
+    assert "secbeat pools, secbeat nodes" in result.err
 
 
 @pytest.mark.parametrize("code", sorted(catalogue.ALL))
