@@ -17,7 +17,7 @@ from secbeat.clock import Clock
 from secbeat.wire.heartbeat import NodeStatus
 from secbeat.wire.nodes import WIRE_STATUS, NodeState
 
-CHUNK = 500
+CHUNK = 250
 KEPT = 20_000  # a larger fleet's JSON is made anew each time: kept, it would double the registry
 
 
@@ -122,24 +122,16 @@ def chunks(nodes: Sequence[Node], clock: Clock, *, include_all: bool) -> Iterato
 
 def _rows(nodes: Sequence[Node], times: Times, *, keep: bool, hidden: frozenset[str]) -> list[bytes]:
     now = times.now
-    rows: list[bytes] = []
-    changed: list[tuple[int, Node]] = []
-    for node in nodes:
-        row = node.cached
-        # Silence comes without a change of the node: the row of a silent node is made anew each time.
-        if row is None or node.dirty or node.deadline < now:
-            if node.state in hidden:
-                continue
-            changed.append((len(rows), node))
-            row = b""
-        rows.append(row)
+    # Silence comes without a change of the node: the row of a silent node is made anew each time.
+    rows = [None if node.dirty or node.deadline < now else node.cached for node in nodes]
+    changed = [place for place, row in enumerate(rows) if row is None and nodes[place].state not in hidden]
     # All at once: a call for each would cost as much as the encoding. No row contains a line feed of its own.
-    lines = _encoder.encode_lines([_row(node, times) for _, node in changed]).splitlines()
-    for (place, node), line in zip(changed, lines, strict=True):
-        rows[place] = line
+    lines = _encoder.encode_lines([_row(nodes[place], times) for place in changed]).splitlines()
+    for place, line in zip(changed, lines, strict=True):
+        rows[place], node = line, nodes[place]
         if keep and node.state not in _HIDDEN:  # so that a kept row is always one to be shown
             node.cached, node.dirty = line, False
-    return rows
+    return list(filter(None, rows))
 
 
 def render(node: Node, times: Times) -> bytes:

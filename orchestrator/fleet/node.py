@@ -25,9 +25,20 @@ class LegacyCounters(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Hot:
-    """What the decision tick reads of each node, side by side: a fleet does not fit in the processor's cache."""
+    """What ticks and listings read of each node, side by side: a fleet does not fit in the processor's cache."""
 
-    __slots__ = ("connections", "cpu", "deadline", "joined", "memory", "metrics_until", "protected", "state")
+    __slots__ = (
+        "cached",
+        "connections",
+        "cpu",
+        "deadline",
+        "dirty",
+        "joined",
+        "memory",
+        "metrics_until",
+        "protected",
+        "state",
+    )
 
 
 class Node(_Hot):
@@ -40,8 +51,6 @@ class Node(_Hot):
     __slots__ = (
         "blocklist_version",
         "boot_id",
-        "cached",
-        "dirty",
         "errors_per_second",
         "in_flight",
         "interval",
@@ -93,7 +102,7 @@ class Node(_Hot):
     legacy_metrics: LegacyCounters | None
     blocklist_version: int
     cached: bytes | None  # the node's JSON in a listing; None: the record changed
-    dirty: bool  # a heartbeat came since
+    dirty: bool  # a heartbeat came since, or there is none
 
     def __init__(self, node_id: str, *, interval: float, deadline: float) -> None:
         self.node_id = node_id

@@ -91,7 +91,7 @@ class Registry:
         node.recorded_boot_id = node.boot_id if node.boot_id == record.boot_id else record.boot_id
         node.packed, shared = pack(record)
         node.shared = self._share(shared)
-        node.cached = None
+        node.cached, node.dirty = None, True
         self._nodes[record.node_id] = node
         self._pools.setdefault(node.pool, {})[record.node_id] = node
         return node
@@ -219,7 +219,7 @@ class Registry:
     # ------------------------------------------------------------------ views
 
     def listing(self, *, pool: str | None = None, include_all: bool = False) -> Iterator[bytes]:
-        """A JSON array of :class:`NodeView` in chunks of at most 500 nodes; let the loop run between two chunks.
+        """A JSON array of :class:`NodeView` in chunks of at most 250 nodes; let the loop run between two chunks.
 
         Nodes without a spelling of the original's are left out unless ``include_all``. Nodes may be put and dropped
         while the chunks are taken: the list is that of the first one.
