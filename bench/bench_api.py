@@ -1,14 +1,17 @@
 """The orchestrator's HTTP API: the original's heartbeats, and the list of ten thousand nodes.
 
 The server runs alone on core 0, the load on core 1 (``wrk`` where it is installed, else a small generator of our own,
-which measures less than the server can). The references: an aiohttp handler that only answers, and ``json.dumps`` of
-the same list.
+which measures less than the server can). The references: an aiohttp handler that only answers; for the list, one that
+sends as many bytes in as many pieces, ready before the request. Reference and ours take turns.
+
+A busy neighbour slows us down through the caches and the cores that we share with it. So the list is measured in
+several rounds, and the figure is **the median of the calmest round: the one whose reference was fastest**, whatever our
+own was in it; the best single run and the median of all runs stand beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import random
@@ -23,9 +26,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-import aiohttp
 from aiohttp import web
 
 from bench.harness import Row, median, percentile, report
@@ -33,6 +35,7 @@ from orchestrator.control import Control
 from orchestrator.events import EventHub
 from orchestrator.fleet import Registry
 from orchestrator.http import Audit, build
+from orchestrator.memory import settle
 from orchestrator.rules import Rules
 from secbeat.api import Listener, listen
 from secbeat.clock import SystemClock
@@ -43,8 +46,9 @@ NODES = 10_000
 CONNECTIONS = 64
 SECONDS = 2.0
 ROUNDS = 3
-LISTINGS = 25
-PATH = "/api/v1/nodes/heartbeat"
+LISTINGS = 9  # in a round
+LISTING_ROUNDS = 5
+PATH, LIST = "/api/v1/nodes/heartbeat", "/api/v1/nodes"
 
 
 def record(number: int) -> NodeRecord:
@@ -95,15 +99,25 @@ async def ours(registry: Registry) -> Listener:
     return await listen(app, "127.0.0.1:0")
 
 
-async def bare() -> Listener:
-    """An aiohttp handler that reads the body and answers."""
+async def bare(pieces: list[bytes]) -> Listener:
+    """Two aiohttp handlers: one reads the body and answers, one sends ``pieces``."""
 
     async def answer(request: web.Request) -> web.Response:
         await request.read()
         return web.Response()
 
+    async def send(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(0)
+        await response.write_eof()
+        return response
+
     app = web.Application()
     app.router.add_post(PATH, answer)
+    app.router.add_get(LIST, send)
     return await listen(app, "127.0.0.1:0")
 
 
@@ -249,39 +263,46 @@ class Stalls:
             self.longest = max(self.longest, time.perf_counter() - asked - 0.001)
 
 
-async def listing(registry: Registry, listener: Listener) -> dict[str, float]:
-    """Milliseconds from the request to the whole answer, and the loop's longest stall meanwhile."""
-    random_ = random.Random(7)  # noqa: S311 - a load, no secret
-    taken, stalls, used = [], [], []
-    for turn in range(LISTINGS + 3):
+class Round(NamedTuple):
+    """Milliseconds of the list's runs: until the client has it all, CPU time of the server, longest stall."""
+
+    reference: list[float]
+    ours: list[float]
+    cpu: list[float]
+    stalls: list[float]
+
+
+async def listing(registry: Registry, listener: Listener, reference: Listener, random_: random.Random) -> Round:
+    """One round; both servers run in this process."""
+    found = Round([], [], [], [])
+    for _ in range(LISTINGS):
+        found.reference.append((await fetched(reference))[0])
         change(registry, random_)
-        gc.collect()
-        process = await asyncio.create_subprocess_exec(
-            "taskset", "-c", str(cores()[-1]), sys.executable, "-m", "bench.bench_api", "--get", str(listener.port),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parent.parent,
-        )  # fmt: skip
-        assert process.stdout is not None
-        await process.stdout.readline()
-        watch = Stalls()
-        task = asyncio.create_task(watch.watch())
-        await asyncio.sleep(0.01)
-        watch.longest, cpu = 0.0, time.process_time()
-        output, _ = await process.communicate(b"go\n")
-        cpu = time.process_time() - cpu
-        task.cancel()
-        seconds, length = json.loads(output)
-        assert length == NODES
-        if turn >= 3:
-            taken.append(seconds * 1000)
-            stalls.append(watch.longest * 1000)
-            used.append(cpu * 1000)
-    return {
-        "median": median(taken),
-        "p99": percentile(taken, 99),
-        "cpu": median(used),
-        "stall": median(stalls),
-        "worst_stall": max(stalls),
-    }
+        wall, cpu, stall = await fetched(listener)
+        found.ours.append(wall)
+        found.cpu.append(cpu)
+        found.stalls.append(stall)
+    return found
+
+
+async def fetched(listener: Listener) -> tuple[float, float, float]:
+    """Wall, CPU time and longest stall while a client on the other core reads the list."""
+    process = await asyncio.create_subprocess_exec(
+        "taskset", "-c", str(cores()[-1]), sys.executable, "-m", "bench.bench_api", "--get", str(listener.port),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert process.stdout is not None
+    await process.stdout.readline()
+    watch = Stalls()
+    task = asyncio.create_task(watch.watch())
+    await asyncio.sleep(0.01)
+    watch.longest, cpu = 0.0, time.process_time()
+    output, _ = await process.communicate(b"go\n")
+    cpu = time.process_time() - cpu
+    task.cancel()
+    seconds, length = json.loads(output)
+    assert length == NODES
+    return seconds * 1000, cpu * 1000, watch.longest * 1000
 
 
 def change(registry: Registry, random_: random.Random) -> None:
@@ -309,42 +330,45 @@ def get(port: int) -> tuple[float, int]:
     return seconds, answer.count(b'"node_id":')
 
 
-async def dumps_reference(listener: Listener) -> float:
-    """``json.dumps`` of the same list, milliseconds."""
-    async with aiohttp.ClientSession() as session, session.get(f"{listener.url}/api/v1/nodes") as response:
-        plain = json.loads(await response.read())
-    taken = []
-    for _ in range(5):
-        start = time.perf_counter()
-        json.dumps(plain)
-        taken.append((time.perf_counter() - start) * 1000)
-    return median(taken)
-
-
 async def measure() -> list[Row]:
     """All rows."""
-    gc.set_threshold(50_000)
-    registry = fleet()
-    gc.collect()
-    gc.freeze()
-    reference, listener = await bare(), await ours(registry)
+    registry, random_ = fleet(), random.Random(7)  # noqa: S311 - a load, no secret
+    change(registry, random_)
+    pieces = list(registry.listing())
+    settle()
+    reference, listener = await bare(pieces), await ours(registry)
     rates = await heartbeats(reference.port, listener.port, lambda: registry.counters["received"])
     (bare_rate, bare_p99), (rate, p99) = rates["bare"], rates["ours"]
-    await reference.close()
     counters = registry.counters
     assert counters["unknown"] == counters["malformed"] == 0, counters
-    found = await listing(registry, listener)
-    dumped = await dumps_reference(listener)
+    await listing(registry, listener, reference, random_)  # warms up
+    rounds = [await listing(registry, listener, reference, random_) for _ in range(LISTING_ROUNDS)]
+    await reference.close()
     await listener.close()
     return [
         Row("HTTP heartbeats applied, 10,000 nodes", rate, "1/CPU-s", bare_rate, 15_000),
         Row("HTTP heartbeat at saturation, p99", p99, "ms", bare_p99),
-        Row("GET /api/v1/nodes, 10,000 nodes, a fifth changed", found["median"], "ms", dumped, 15, "lower"),
-        Row("the same, p99", found["p99"], "ms"),
-        Row("the same, CPU time of the server", found["cpu"], "ms", dumped),
-        Row("the same, longest stall of the loop, median", found["stall"], "ms", None, 8, "lower"),
-        Row("the same, worst of all", found["worst_stall"], "ms"),
+        *listing_rows(rounds),
     ]
+
+
+def listing_rows(rounds: list[Round]) -> list[Row]:
+    """What the rounds of the list say."""
+    calmest = min(rounds, key=lambda one: median(one.reference))
+    ours = [run for one in rounds for run in one.ours]
+    stalls = [run for one in rounds for run in one.stalls]
+    return [
+        Row("GET /api/v1/nodes, 10,000 nodes, a fifth changed", median(calmest.ours), "ms", median(calmest.reference),
+            15, "lower"),
+        Row("  best run", min(ours), "ms"),
+        Row(f"  median of all {len(ours)} runs", median(ours), "ms",
+            median([run for one in rounds for run in one.reference])),
+        Row("  p99 of all runs", percentile(ours, 99), "ms"),
+        Row("  CPU time of the server", median(calmest.cpu), "ms"),
+        Row("  longest stall of the loop, median", median(calmest.stalls), "ms", None, 8, "lower"),
+        Row("  median of all stalls", median(stalls), "ms"),
+        Row("  worst stall of all", max(stalls), "ms"),
+    ]  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
