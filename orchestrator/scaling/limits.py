@@ -69,12 +69,11 @@ def breaker_probe(case: Case, size: int) -> tuple[int, Clamp | None]:
 
 def booting(case: Case) -> Clamp | None:
     """Capacity is on its way."""
-    if not case.seen.pending:
+    pending = case.seen.pending
+    if not pending:
         return None
-    return Clamp(
-        code="BOOTING_CAPACITY",
-        sentence=f"{_load(case)}{count(case.seen.pending)} on the way count as capacity until they join or fail",
-    )
+    counts = "counts as capacity until it joins or fails" if pending == 1 else "count as capacity until they join or fail"
+    return Clamp(code="BOOTING_CAPACITY", sentence=f"{_load(case)}{count(pending)} on the way {counts}")
 
 
 def warming(case: Case) -> Clamp | None:
