@@ -72,8 +72,8 @@ def booting(case: Case) -> Clamp | None:
     pending = case.seen.pending
     if not pending:
         return None
-    counts = "counts as capacity until it joins or fails" if pending == 1 else "count as capacity until they join or fail"
-    return Clamp(code="BOOTING_CAPACITY", sentence=f"{_load(case)}{count(pending)} on the way {counts}")
+    what = "counts as capacity until it joins or fails" if pending == 1 else "count as capacity until they join or fail"
+    return Clamp(code="BOOTING_CAPACITY", sentence=f"{_load(case)}{count(pending)} on the way {what}")
 
 
 def warming(case: Case) -> Clamp | None:
