@@ -127,7 +127,8 @@ class Story:
                 self._check_victim(self._drains[name])
                 self._report.step(f"drained, left, torn down ({done})", began, name)
                 began = time.monotonic()
-            if len(self._processes.look()) <= 1:
+            # A node that has begun to drain is judged as well, even if its process has already ended.
+            if len(self._processes.look()) <= 1 and watched.issuperset(self._drains):
                 break
         self._check_rate("at a tenth of the load")
 
