@@ -131,6 +131,9 @@ class MachineDir:
         except FileNotFoundError:
             return None
         except OSError as error:
+            # A file where the directory of all machines should be: then this machine is not there either.
+            if isinstance(error, NotADirectoryError) and not self._exists():
+                return None
             raise unusable(self.path, error) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,7 +56,7 @@ def read_pid_file(path: Path) -> Identity | None:
     """
     try:
         return Identity(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):
         return None

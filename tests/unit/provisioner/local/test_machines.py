@@ -173,6 +173,22 @@ def test_a_second_stop_finds_nothing_to_do(site):
     assert stop(site.made[0]).changed is False
 
 
+def test_a_file_where_all_machines_should_be_means_that_this_one_is_gone(site):
+    tags = site.tags()
+    site.root.parent.mkdir(parents=True, exist_ok=True)
+    site.root.write_text("")
+    assert stop(MachineDir(site.root / tags.name)).gone
+
+
+def test_stop_refuses_a_file_in_the_machines_own_place(site):
+    directory = MachineDir(site.root / site.tags().name)
+    site.root.mkdir(parents=True, exist_ok=True)
+    directory.path.write_text("")
+    with pytest.raises(SecbeatError) as caught:
+        stop(directory)
+    assert caught.value.code == "MACHINE_DIRECTORY"
+
+
 def test_stop_removes_the_directory_of_a_machine_that_is_gone_already(site):
     begin(site, site.tags())
     end_process(site.made[0])
