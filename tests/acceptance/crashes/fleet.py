@@ -278,6 +278,7 @@ class Fleet:
         assert set(jobs) == {op["op_id"] for op in operations}
         assert {job["state"] for job in jobs.values()} == {"succeeded"}
         assert marked(jobs) == [], "processes of jobs"
+        assert list((self.state / "jobs").glob("*/work-*")) == [], "private directories of jobs"
 
     async def end(self) -> None:
         """An orderly stop leaves nothing."""
