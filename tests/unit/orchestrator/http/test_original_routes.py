@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from ipaddress import ip_network
+from itertools import pairwise
 
 import aiohttp
 import pytest
@@ -145,6 +147,29 @@ async def test_a_long_list_waits_for_a_slow_client_and_comes_whole(api, monkeypa
     writer.close()
     assert made == 100
     assert answer.count(b"x" * 500_000) == 100
+
+
+async def test_while_a_long_list_is_made_everything_else_gets_its_turn(api, monkeypatch):
+    turns, at = 0, []
+
+    def listing(**_options):
+        for _ in range(20):
+            at.append(turns)
+            time.sleep(0.005)
+            yield b"x" * 200_000
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(api.registry, "listing", listing)
+    task = asyncio.create_task(others())
+    await api.get("/api/v1/nodes")
+    task.cancel()
+    # The first chunks are taken before anything is sent.
+    assert all(before < after for before, after in pairwise(at[2:]))
 
 
 async def test_an_empty_fleet_is_an_empty_array(api):
