@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import orchestrator.app  # noqa: F401 - its memory is part of what is measured
@@ -28,22 +28,23 @@ from orchestrator.fleet import Registry
 from orchestrator.memory import settle
 from orchestrator.scaling import History, decide, summarise
 from secbeat import ids
-from secbeat.clock import SystemClock
 from secbeat.settings import PoolSettings
 from secbeat.subjects import heartbeat
+from secbeat.testing import FakeClock
 from secbeat.wire.heartbeat import HeartbeatFrame, MetricsFrame, encode_frame
 from secbeat.wire.jobs import Machine
 from secbeat.wire.nodes import NodeRecord
 
 TIMES = 15
 ROUNDS = 3
+_clock = FakeClock()
 _rng = random.Random(7)  # noqa: S311 - load, not secrets
 
 
 def filled(nodes: int, pools: int) -> Registry:
-    """A registry whose nodes have all beaten three times."""
-    registry = Registry(clock=SystemClock(), default_interval=5.0)
-    joined = datetime.now(UTC) - timedelta(hours=1)
+    """A registry whose nodes have all beaten three times; time stands still, or the first would be silent again."""
+    registry = Registry(clock=_clock, default_interval=5.0)
+    joined = _clock.now() - timedelta(hours=1)
     for number in range(nodes):
         node_id, pool = str(uuid.UUID(int=_rng.getrandbits(128), version=4)), f"pool-{number % pools}"
         address, name = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", ids.machine_name(pool, node_id)
@@ -100,7 +101,7 @@ def beat(registry: Registry, node_ids: list[str], seq: int) -> None:
 
 def tick(nodes: int, pools: int) -> dict[str, list[float]]:
     """Milliseconds of CPU for one evaluation of every pool."""
-    registry, clock = filled(nodes, pools), SystemClock()
+    registry, clock = filled(nodes, pools), _clock
     policy, names = PoolSettings(max=100_000), [f"pool-{number}" for number in range(pools)]
     histories = dict.fromkeys(names, History())
     settle()
