@@ -7,14 +7,20 @@ from datetime import datetime, timedelta
 from secbeat.wire.pools import Breaker, PoolRecord
 
 
-def failed(pool: PoolRecord, *, now: datetime, limit: int, reset_seconds: float, sentence: str) -> PoolRecord:
-    """One more boot failed; from ``limit`` on the breaker is open, and each failed probe keeps it open anew."""
+def failed(
+    pool: PoolRecord, *, now: datetime, limit: int, retry_seconds: float, reset_seconds: float, sentence: str
+) -> PoolRecord:
+    """One more boot failed: the next one waits a little, twice as long each time.
+
+    From ``limit`` on the breaker is open, and each failed probe keeps it open anew.
+    """
     failures = pool.breaker.failures + 1
     opened = failures >= limit
+    wait = reset_seconds if opened else min(retry_seconds * 2.0 ** (failures - 1), reset_seconds)
     breaker = Breaker(
         failures=failures,
         open_since=(pool.breaker.open_since or now) if opened else None,
-        retry_at=now + timedelta(seconds=reset_seconds) if opened else None,
+        retry_at=now + timedelta(seconds=wait),
         last_error=sentence[:500],
     )
     return pool.model_copy(update={"breaker": breaker})

@@ -140,6 +140,7 @@ class Creating:
                     pool,
                     now=now,
                     limit=settings.breaker_failures,
+                    retry_seconds=settings.boot_retry_seconds,
                     reset_seconds=settings.breaker_reset_seconds,
                     sentence=trouble.message,
                 ),

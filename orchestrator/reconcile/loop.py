@@ -13,7 +13,7 @@ from orchestrator.reconcile.pools import Pools
 from orchestrator.scaling import History, acts, allowed_silence, decide
 from secbeat.store import Unavailable
 from secbeat.wire.decisions import DecisionRecord
-from secbeat.wire.pools import PoolRecord
+from secbeat.wire.pools import Breaker, PoolRecord
 
 log = logging.getLogger("ResourceManager")
 
@@ -73,6 +73,7 @@ class ScalingLoop:
     async def evaluate(self, name: str, *, scheduled: bool = True) -> DecisionRecord | None:
         """One evaluation; None: a look between two checks that found nothing to be done at once."""
         record = await self._expired(name)
+        self._look_again(name, record.breaker)
         history = self._history(name, record)
         decision = decide(self.pools.policy(name), history, self.pools.snapshot(name), self.context.clock.now())
         if not scheduled and not (decision.code in _AT_ONCE and acts(decision)):
@@ -84,6 +85,13 @@ class ScalingLoop:
         await self._keep(name, decision, acted=bool(op_ids))
         self._tell(decision, acted=bool(op_ids))
         return decision
+
+    def _look_again(self, name: str, breaker: Breaker) -> None:
+        """A pool that waits after a failed boot is checked when its time has come, not an interval later."""
+        if breaker.open_since is None and breaker.retry_at is not None:
+            left = (breaker.retry_at - self.context.clock.now()).total_seconds()
+            if left > 0 and name in self._due:
+                self._due[name] = min(self._due[name], self.context.clock.monotonic() + left)
 
     # -------------------------------------------------------------- inputs
 

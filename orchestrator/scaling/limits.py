@@ -47,10 +47,10 @@ def at_min(case: Case) -> Clamp | None:
 
 
 def breaker(case: Case) -> Clamp | None:
-    """Boots failed in a row: nothing is created but one probe after the reset time."""
+    """Boots failed in a row: the next one waits, and when there were too many it is one probe after the reset time."""
     state = case.history.breaker
     if state.open_since is None:
-        return None
+        return _backoff(case)
     failures = f"{state.failures} boots in a row never joined" + (f" ({state.last_error})" if state.last_error else "")
     if state.retry_at is None or case.now < state.retry_at:
         wait = f"the next try is at {_time(state.retry_at)}" if state.retry_at is not None else "no further try is made"
@@ -58,6 +58,17 @@ def breaker(case: Case) -> Clamp | None:
     if case.seen.pending:
         return Clamp(code="BREAKER_OPEN", sentence=f"{failures}; the node that is tried now has not joined yet"[:2000])
     return None
+
+
+def _backoff(case: Case) -> Clamp | None:
+    state = case.history.breaker
+    if state.retry_at is None or case.now >= state.retry_at:
+        return None
+    failed = "the last boot" if state.failures == 1 else f"the last {state.failures} boots"
+    reason = f" ({state.last_error})" if state.last_error else ""
+    return Clamp(
+        code="BOOT_RETRY", sentence=f"{failed} failed{reason}; the next try is at {_time(state.retry_at)}"[:2000]
+    )
 
 
 def breaker_probe(case: Case, size: int) -> tuple[int, Clamp | None]:

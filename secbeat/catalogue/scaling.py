@@ -245,6 +245,13 @@ ENTRIES: tuple[Entry, ...] = (
         "See why the last one failed: secbeat jobs log OP. To try at once: secbeat resume POOL",
     ),
     Entry(
+        "BOOT_RETRY",
+        "reason",
+        "Held: a boot has just failed",
+        "After a failed boot the next one waits boot_retry_seconds, twice as long after each further failure in a row.",
+        "See why it failed: secbeat jobs log OP. To try at once: secbeat resume POOL",
+    ),
+    Entry(
         "BREAKER_PROBE",
         "reason",
         "Limited: one try after boots that never joined",

@@ -155,6 +155,9 @@ class OrchestratorSettings(PolicySettings):
     max_open_operations_per_pool: int = live(10, ge=1, le=10_000, description="Open operations of one pool.")
     breaker_failures: int = live(3, ge=1, le=100, description="Boots in a row that never joined before a pool stops.")
     breaker_reset_seconds: Seconds = live(600.0, description="Seconds until a stopped pool tries one boot again.")
+    boot_retry_seconds: Seconds = live(
+        5.0, description="Seconds before a boot that failed is made good; doubled with each further failure in a row."
+    )
     heartbeat_interval_seconds: float = live(5.0, ge=0.2, le=3600, description="Interval told to nodes at their join.")
     legacy_nodes: list[Network] = restart(
         [ip_network("127.0.0.0/8"), ip_network("::1/128")],

@@ -32,7 +32,7 @@ class Override(Wire):
 
 
 class Breaker(Wire):
-    """Boots in a row that never joined. Open: no creation but one probe when ``retry_at`` has passed."""
+    """Boots in a row that never joined: the next one waits for ``retry_at``; open, and it is a single probe."""
 
     failures: Count = 0
     open_since: Moment | None = None

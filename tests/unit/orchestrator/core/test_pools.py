@@ -148,6 +148,20 @@ async def test_who_does_not_lead_changes_nothing():
         assert refused.value.code == "NOT_LEADER"
 
 
+async def test_a_failed_boot_is_made_good_after_a_growing_wait_not_at_the_next_check():
+    w = world(pool={"min": 1, "scaling_check_interval_seconds": 60}, boot_retry_seconds=5)
+    w.receiver.manner = "refused"
+    async with w:
+        await w.clock.advance(4)
+        assert len(w.operations("create")) == 1
+        await w.clock.advance(2)
+        assert len(w.operations("create")) == 2
+        await w.clock.advance(8)
+        assert len(w.operations("create")) == 2
+        await w.clock.advance(3)
+        assert len(w.operations("create")) == 3
+
+
 async def test_three_boots_that_never_join_open_the_breaker_with_the_reason_in_why():
     w = world(pool={"min": 1}, breaker_reset_seconds=600)
     w.receiver.manner = "refused"

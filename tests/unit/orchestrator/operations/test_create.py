@@ -129,6 +129,7 @@ async def test_an_untracked_create_fails_at_its_deadline_and_its_machine_is_name
         assert (destroy.state, destroy.error.code) == ("needs_operator", "CANNOT_DESTROY")
         assert f"default-{first.node_id[:8]}" in destroy.error.message
         assert w.core.context.records.node(first.node_id) is None
+        await w.clock.advance(6)
         assert len(w.operations("create")) == 2, "the loop decides anew"
         assert len(set(w.receiver.called())) == 2
 

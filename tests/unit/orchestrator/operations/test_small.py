@@ -82,15 +82,17 @@ def test_pauses_grow_with_the_attempts():
 
 def test_the_breaker_opens_at_its_limit_and_a_failed_probe_keeps_it_open():
     pool = PoolRecord(name="default")
-    for count in (1, 2):
-        pool = breaker.failed(pool, now=NOW, limit=3, reset_seconds=600, sentence="no")
+    terms = {"limit": 3, "retry_seconds": 5, "reset_seconds": 600, "sentence": "no"}
+    for count, wait in ((1, 5), (2, 10)):
+        pool = breaker.failed(pool, now=NOW, **terms)
         assert (pool.breaker.failures, breaker.is_open(pool.breaker)) == (count, False)
-    pool = breaker.failed(pool, now=NOW, limit=3, reset_seconds=600, sentence="no")
+        assert pool.breaker.retry_at == NOW + timedelta(seconds=wait), "a failed boot is made good a little later"
+    pool = breaker.failed(pool, now=NOW, **terms)
     assert breaker.is_open(pool.breaker)
     assert not breaker.may_probe(pool.breaker, NOW + timedelta(seconds=599))
     assert breaker.may_probe(pool.breaker, NOW + timedelta(seconds=600))
     later = NOW + timedelta(seconds=700)
-    again = breaker.failed(pool, now=later, limit=3, reset_seconds=600, sentence="no")
+    again = breaker.failed(pool, now=later, **terms)
     assert (again.breaker.open_since, again.breaker.retry_at) == (NOW, later + timedelta(seconds=600))
     assert breaker.booted(again).breaker.failures == 0
 

@@ -295,6 +295,18 @@ def test_an_open_breaker_stops_all_creation(pool, seen, uid, retry_in):
         assert "3 boots in a row never joined (no route)" in decision.sentence
 
 
+def test_after_a_failed_boot_the_next_one_waits_and_says_so(pool, seen):
+    fleet = pool(min=3)
+    once = Breaker(failures=1, retry_at=fleet.now + timedelta(seconds=5), last_error="no route")
+    fleet.history = History(breaker=once)
+    decision = fleet.ask(seen(0.5, active=1))
+    assert (decision.direction, decision.code) == ("hold", "BOOT_RETRY")
+    assert "the last boot failed (no route)" in decision.sentence
+    fleet.history = History(breaker=once.model_copy(update={"retry_at": fleet.now}))
+    decision = fleet.ask(seen(0.5, active=1))
+    assert (decision.direction, decision.size) == ("up", 2), "no breaker yet: all that is missing"
+
+
 def test_an_open_breaker_does_not_stop_shrinking(pool, seen):
     fleet = pool()
     fleet.history = History(breaker=broken(fleet), down_checks=4)
