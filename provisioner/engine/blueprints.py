@@ -115,6 +115,13 @@ class Blueprints:
             raise ConfigError("BLUEPRINT_UNKNOWN", why=f"revision {digest} of {name!r} is not kept: {error}") from None
         return Blueprint(name, digest, settings, Project(kept))
 
+    def kept(self, blueprint: Blueprint) -> bool:
+        """Whether a revision's files are copied already."""
+        return (
+            blueprint.project.root == self._revisions / blueprint.digest
+            or (self._revisions / blueprint.digest).is_dir()
+        )
+
     def keep(self, blueprint: Blueprint) -> None:
         """Copy a revision's files, unless that is done already.
 
@@ -122,7 +129,7 @@ class Blueprints:
             OSError: the copy cannot be written.
         """
         kept = self._revisions / blueprint.digest
-        if kept.is_dir() or blueprint.project.root == kept:
+        if self.kept(blueprint):
             return
         fresh = self._revisions / f".{blueprint.digest}.{new_op_id()}"
         try:

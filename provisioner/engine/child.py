@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import ansible_runner
 import psutil
+import ptyprocess  # type: ignore[import-untyped]  # published without types; comes with ansible-runner
 
 from provisioner.engine import marks
 from provisioner.engine.spec import Spec
@@ -118,6 +119,7 @@ def _settle_in(spec: Spec, parent: int) -> None:
     os.close(null)
     os.close(errors)
     os.chdir(spec.private_dir)
+    _no_pause_at_the_end()
 
 
 def _play(spec: Spec, stopper: Stopper, out: Any) -> dict[str, Any]:
@@ -140,6 +142,17 @@ def _play(spec: Spec, stopper: Stopper, out: Any) -> dict[str, Any]:
     finally:
         stopper.sweep(spec.job)
     return {"rc": runner.rc, "status": runner.status, "stopped": stopper.asked}
+
+
+def _no_pause_at_the_end() -> None:
+    """Ptyprocess sleeps a tenth of a second after each close, for programs that have not ended yet; ours has."""
+    made = ptyprocess.PtyProcess.__init__
+
+    def init(self: Any, *arguments: Any) -> None:
+        made(self, *arguments)
+        self.delayafterclose = 0.0
+
+    ptyprocess.PtyProcess.__init__ = init
 
 
 def _say(out: Any, line: dict[str, Any]) -> None:

@@ -91,7 +91,8 @@ class Executor:
 
     async def _create(self, job: JobRecord, observer: Observer, cancelled: asyncio.Event, join: Path) -> Verdict:
         blueprint = self.blueprints.current(job.blueprint)
-        await asyncio.to_thread(self.blueprints.keep, blueprint)
+        if not self.blueprints.kept(blueprint):
+            await asyncio.to_thread(self.blueprints.keep, blueprint)
         secret = await self._join_secret(job)
         if secret is not None:
             write_join_file(join, secret, server_url=self.site.server_url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,13 @@ from pydantic import ValidationError
 from secbeat import subjects
 from secbeat.clock import Clock
 from secbeat.errors import ConfigError
-from secbeat.store import Bucket, Conflict, Messaging, Unavailable
+from secbeat.store import Bucket, Conflict, Entry, Messaging, Unavailable
 from secbeat.wire.jobs import FINISHED, JobRecord, MachineRecord
 
 log = logging.getLogger("provisioner.jobs")
 
 JOB, MACHINE = "job.", "machine."
+_REMEMBERED = 1000
 Change = Callable[[JobRecord], JobRecord | None]
 
 
@@ -27,6 +29,9 @@ class JobStore:
     def __init__(self, bucket: Bucket, messaging: Messaging, clock: Clock) -> None:
         self.bucket = bucket
         self._messaging, self._clock = messaging, clock
+        # What each job's record was when this process last saw it: a change that builds on it saves the reading, and
+        # one that builds on something outdated is refused by the store and made again.
+        self._seen: OrderedDict[str, Entry] = OrderedDict()
 
     async def create(self, record: JobRecord) -> JobRecord | None:
         """Write a new job; None if it is written now, else the record that stands there already."""
@@ -44,8 +49,20 @@ class JobStore:
 
     async def get(self, op_id: str) -> JobRecord | None:
         """A job's record."""
-        found = await self.bucket.get(JOB + op_id)
+        found = await self._read(op_id)
         return None if found is None else JobRecord.decode(found.value)
+
+    async def _read(self, op_id: str) -> Entry | None:
+        found = await self.bucket.get(JOB + op_id)
+        if found is not None:
+            self._remember(op_id, found)
+        return found
+
+    def _remember(self, op_id: str, entry: Entry) -> None:
+        self._seen[op_id] = entry
+        self._seen.move_to_end(op_id)
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
 
     async def change(self, op_id: str, change: Change) -> JobRecord | None:
         """Apply ``change`` to the newest record until the write holds.
@@ -53,18 +70,27 @@ class JobStore:
         ``change`` may be called more than once; it returns None to leave the record as it is. Returns the record as
         it stands, None if there is none.
         """
+        found = self._seen.pop(op_id, None)
+        fresh = found is None
         while True:
-            found = await self.bucket.get(JOB + op_id)
+            if fresh:
+                found = await self._read(op_id)
             if found is None:
                 return None
             record = JobRecord.decode(found.value)
             changed = change(record)
             if changed is None or changed == record:
-                return record
-            try:
-                await self.bucket.update(JOB + op_id, changed.encode(), found.revision)
-            except Conflict:
+                if fresh:
+                    return record
+                fresh = True
                 continue
+            written = changed.encode()
+            try:
+                revision = await self.bucket.update(JOB + op_id, written, found.revision)
+            except Conflict:
+                fresh = True
+                continue
+            self._remember(op_id, Entry(JOB + op_id, written, revision))
             await self.hint(changed)
             return changed
 

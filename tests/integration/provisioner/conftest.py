@@ -71,8 +71,9 @@ class Service:
         log = (self.state / "service.log").open("ab")
         with log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "provisioner", stdout=log, stderr=log, env=self.environment, cwd=self.state
-            )
+                sys.executable, "-m", "provisioner", "--config", str(self.state / "secbeat.toml"),
+                stdout=log, stderr=log, env=self.environment, cwd=self.state,
+            )  # fmt: skip
         await self.until(self._listening, "the service listens", seconds=30)
 
     async def _listening(self) -> bool:
@@ -202,7 +203,6 @@ async def make_service(tmp_path, nats, joins):
             "SECBEAT_PROVISIONER__PROJECT_DIR": str(project),
             "SECBEAT_PROVISIONER__ORCHESTRATOR_URL": joins.url,
             "SECBEAT_NATS__URL": nats.url,
-            "SECBEAT_BLUEPRINTS__DEFAULT__VARIABLES__SITE_TOKEN": json.dumps(SITE_TOKEN),
             **variables,
         }
         service = Service(state, joins, nats.url, environment, session, secret)

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from provisioner.engine import marks
-from secbeat import auth, ids
+from secbeat import auth, bus, ids, subjects
+from secbeat.settings import NatsSettings
 
 SITE_TOKEN = "site+token/with=odd chars"
 SLOW = "Wait for a long time"
@@ -283,6 +284,55 @@ async def test_a_request_with_a_wrong_signature_is_refused_even_from_loopback(se
     assert (status, answer["code"]) == (401, "SIGNATURE_INVALID")
     async with service.session.get(f"{service.url}/jobs") as listed:
         assert (await listed.json())["items"] == []
+
+
+async def test_a_node_of_an_unsigned_sender_is_made_and_torn_down_after_its_last_heartbeat(service, nats):
+    payload = {
+        "reason": "PREDICTED_HIGH_FLEET_CPU_LOAD",
+        "timestamp": "2026-01-01T00:00:00.123456789Z",
+        "fleet_metrics": {"active_nodes": 1, "avg_cpu_usage": 85.5, "avg_memory_usage": 40.1, "total_connections": 3},
+        "prediction_info": None,
+    }
+    playbook = service.state.parent / "project/playbooks/tasks"
+    (playbook / "predicted_high_fleet_cpu_load.yml").write_text((playbook / "ok.yml").read_text())
+    async with service.session.post(f"{service.url}/provision", json=payload) as answer:
+        assert answer.status == 202
+        accepted = await answer.json()
+    job = await service.ended(accepted["op_id"])
+    assert (job.state, job.signed) == ("succeeded", False)
+    assert service.joins.asked == []
+    assert not (machine_dir(service, job.node_id) / "join.json").exists()
+
+    client = await bus.connect(NatsSettings(url=nats.url), name="node")
+    last = {"v": 1, "node_id": job.node_id, "status": "Terminating"}
+
+    async def torn_down():
+        # Said again until it was heard: the service learns of a new machine within seconds, not at once.
+        await client.messaging.publish(subjects.heartbeat(job.node_id), json.dumps(last).encode())
+        return not machine_dir(service, job.node_id).exists()
+
+    await service.until(torn_down, "the machine is removed", seconds=60)
+    await client.close()
+    async with service.session.get(f"{service.url}/jobs") as listed:
+        jobs = (await listed.json())["items"]
+    assert [(one["action"], one["reason"]) for one in jobs if one["node_id"] == job.node_id] == [
+        ("destroy", "UNSIGNED_TEARDOWN"),
+        ("create", "PREDICTED_HIGH_FLEET_CPU_LOAD"),
+    ]
+
+
+async def test_limits_are_read_again_on_sighup(service):
+    config = service.state / "secbeat.toml"
+    config.write_text(
+        config.read_text().replace("[blueprints.default]\n", "[blueprints.default]\nmax_machines = 0\n", 1)
+    )
+    service.process.send_signal(signal.SIGHUP)
+
+    async def refused():
+        status, answer, _ = await service.send(service.operation())
+        return status == 429 and answer["code"] == "POOL_MACHINES_LIMIT"
+
+    await service.until(refused, "the new limit holds")
 
 
 async def test_the_service_describes_itself(service):
