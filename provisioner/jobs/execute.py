@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,8 +67,7 @@ class Executor:
     async def attempt(self, job: JobRecord, observer: Observer, cancelled: asyncio.Event) -> Verdict:
         """One attempt; failures come back as a verdict, only a stop of the service as CancelledError."""
         if job.attempt > 1:
-            # Processes of an attempt whose service was killed may still be ending.
-            await asyncio.to_thread(self.sweep, job.op_id)
+            await asyncio.to_thread(self._clear, job.op_id)
         join = self._join_path(job)
         try:
             if job.action == "create":
@@ -86,6 +86,12 @@ class Executor:
             if job.target != "local":
                 with suppress(OSError):
                     join.unlink(missing_ok=True)
+
+    def _clear(self, op_id: str) -> None:
+        """What an attempt whose service was killed has left: processes, and its directory with the variables in it."""
+        self.sweep(op_id)
+        for path in self.hub.directory(op_id).glob("work-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     # ------------------------------------------------------------ create
 
