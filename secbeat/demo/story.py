@@ -20,10 +20,13 @@ TARGET_CORES = 2.1 * CPU_ALLOWANCE
 # What a request costs is measured at half of one node's allowance, where the pool has no reason to grow yet.
 _PROBE_CORES = 0.5 * CPU_ALLOWANCE
 _LOWEST_RATE, _HIGHEST_RATE = 5.0, 1500.0
+# The load that the last nodes may read at low tide, below the lower threshold of 0.30.
+_IDLE_LOAD = 0.22
 _PROBES = 6
 _MOST_RAISED = 1.6
 _PROBE_SECONDS, _MEASURE_SECONDS = 2.0, 4.0
 _REACHED_SHARE = 0.90
+_MEASURED_REQUESTS = 20
 _VICTIM_WINDOW_SECONDS = 10.0
 _STEP_SECONDS = 180.0
 _POLL_SECONDS = 0.1
@@ -41,7 +44,7 @@ class Story:
         self._heartbeats = heartbeats
         self._load = load
         self._pool = pool
-        self._rate = self._full_rate = 0.0
+        self._rate = self._full_rate = self._asked_at = 0.0
         self._drains: dict[str, dict[str, Any]] = {}
 
     async def first_node(self) -> None:
@@ -117,6 +120,25 @@ class Story:
         await self._at(tenth)
         await self._until("the load to fall", self._settled(tenth))
         self._report.step("load down to a tenth", began, f"{tenth:.0f} requests/s")
+        keeper = asyncio.create_task(self._keep_low(), name="keep the load down")
+        try:
+            await self._until_one_is_left()
+        finally:
+            keeper.cancel()
+        # A rate that was changed just now has not been measured yet.
+        await asyncio.sleep(max(0.0, self._asked_at + _MEASURED_REQUESTS / self._rate - time.monotonic()))
+        await self._load.next_report()
+        self._check_rate("at a tenth of the load")
+
+    async def _keep_low(self) -> None:
+        """Lower the rate while it is more than fewer nodes should carry: on a busy machine each request costs more."""
+        while True:
+            cores = await self._cores_over(_MEASURE_SECONDS)
+            serving = sum(node["state"] == "active" for node in await self._api.nodes())
+            if cores > _IDLE_LOAD * CPU_ALLOWANCE * serving and self._rate > _LOWEST_RATE:
+                await self._at(max(0.7 * self._rate, _LOWEST_RATE))
+
+    async def _until_one_is_left(self) -> None:
         began = time.monotonic()
         done = 0
         watched: set[str] = set()
@@ -130,7 +152,6 @@ class Story:
             # A node that has begun to drain is judged as well, even if its process has already ended.
             if len(self._processes.look()) <= 1 and watched.issuperset(self._drains):
                 break
-        self._check_rate("at a tenth of the load")
 
     # ------------------------------------------------------------------ conditions
 
@@ -207,7 +228,7 @@ class Story:
     # ------------------------------------------------------------------ waiting and measuring
 
     async def _at(self, rate: float) -> None:
-        self._rate = rate
+        self._rate, self._asked_at = rate, time.monotonic()
         await self._load.ask(rate)
 
     async def _until(self, what: str, condition: Callable[[], Awaitable[T | None]]) -> T:

@@ -46,7 +46,8 @@ class Processes:
         return sorted(self.world.directories)
 
     def cpu_seconds(self, _names):
-        return 0.0
+        self.world.cpu += self.world.cpu_per_look
+        return self.world.cpu
 
 
 class Heartbeats:
@@ -74,6 +75,7 @@ class World:
 
     def __init__(self):
         self.script = []
+        self.cpu = self.cpu_per_look = 0.0
         self.listed, self.running, self.directories, self.seen = {}, set(), set(), set()
         self.heartbeats, self.load, self.report = Heartbeats(), Load(), Report(as_json=True)
         for number in range(3):
@@ -97,7 +99,7 @@ class World:
             load=self.load,
             pool="demo",
         )
-        self.story._full_rate = 100.0  # fmt: skip
+        self.story._full_rate = 10_000.0  # fmt: skip
 
     def serves(self, number, last):
         figures = {"healthy": True, "served": 9, "first_served": last, "last_served": last}
@@ -146,6 +148,14 @@ async def test_two_drained_nodes_are_two_steps(world):
     ]
     await world.story.shrink()
     assert [step.name for step in world.report.steps][1:] == [f"drained, left, torn down ({n})" for n in (1, 2)]
+
+
+async def test_a_load_that_is_no_low_tide_on_this_machine_is_lowered_further(world, monkeypatch):
+    monkeypatch.setattr(module, "_MEASURE_SECONDS", 0.02)
+    world.cpu_per_look = 1.0
+    with pytest.raises(DemoFailed, match="waited"):
+        await world.story.shrink()
+    assert world.load.latest["asked"] == module._LOWEST_RATE
 
 
 async def test_a_victim_killed_in_mid_drain_fails_and_is_named(world):
