@@ -2,6 +2,7 @@
 # Build the documentation into docs/_build/html; a warning (a dead link, a missing anchor) is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+mkdir -p docs/reference
 python -m secbeat.settings.reference >docs/reference/configuration.md
 python -m secbeat.catalogue.reference >docs/reference/codes.md
 python -m sphinx -b html -W --keep-going -q docs docs/_build/html

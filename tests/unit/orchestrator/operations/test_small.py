@@ -83,10 +83,10 @@ def test_pauses_grow_with_the_attempts():
 def test_the_breaker_opens_at_its_limit_and_a_failed_probe_keeps_it_open():
     pool = PoolRecord(name="default")
     terms = {"limit": 3, "retry_seconds": 5, "reset_seconds": 600, "sentence": "no"}
-    for count, wait in ((1, 5), (2, 10)):
+    for count, seconds in ((1, 5), (2, 10)):
         pool = breaker.failed(pool, now=NOW, **terms)
         assert (pool.breaker.failures, breaker.is_open(pool.breaker)) == (count, False)
-        assert pool.breaker.retry_at == NOW + timedelta(seconds=wait), "a failed boot is made good a little later"
+        assert pool.breaker.retry_at == NOW + timedelta(seconds=seconds), "a failed boot is made good a little later"
     pool = breaker.failed(pool, now=NOW, **terms)
     assert breaker.is_open(pool.breaker)
     assert not breaker.may_probe(pool.breaker, NOW + timedelta(seconds=599))
