@@ -22,17 +22,20 @@ docs() {
   step "docs" scripts/docs.sh
 }
 
-# Unit and integration tests share the cores; acceptance tests start whole systems and measure time, so few at once.
+# Unit tests take all cores. What starts real processes gets fewer at once, and the demo, which measures its own
+# rate, has the machine to itself.
 tests() {
   local left_out
   left_out=$(scripts/system_tools.sh) || {
     failed+=("system tools")
     return
   }
-  local select=()
-  [ -z "$left_out" ] || select=(-m "$left_out")
-  step "unit and integration tests" pytest -q -n 4 --dist loadgroup "${select[@]}" tests/unit tests/integration
-  step "acceptance tests" pytest -q -n 2 --dist loadgroup "${select[@]}" --durations 8 tests/acceptance
+  local pytest=(pytest -q --durations 5)
+  [ -z "$left_out" ] || pytest+=(-m "$left_out")
+  step "unit tests" "${pytest[@]}" -n 3 tests/unit
+  step "integration tests" "${pytest[@]}" -n 2 tests/integration
+  step "acceptance tests" "${pytest[@]}" -n 2 --ignore tests/acceptance/demo tests/acceptance
+  step "demo" "${pytest[@]}" -n 0 tests/acceptance/demo
 }
 
 case ${1:-all} in
