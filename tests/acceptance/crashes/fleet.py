@@ -33,6 +33,7 @@ CONFIG = """
 [orchestrator]
 heartbeat_interval_seconds = 0.5
 breaker_reset_seconds = 30
+boot_retry_seconds = 1
 [provisioner]
 project_dir = "{project}"
 [pools.default]
@@ -135,14 +136,8 @@ class Fleet:
         await self.instance.start()
 
     async def close(self) -> None:
-        """End everything, whatever state the test has left it in."""
-        for name in GATES:
-            self.open(name)
-        try:
-            async with asyncio.timeout(20):
-                await self.instance.stop()
-        except TimeoutError:
-            await self.instance.stop(retire=False, quickly=True)
+        """End everything, whatever state the test has left it in; `end` is the orderly way."""
+        await self.instance.stop(retire=False, quickly=True)
         if self._watcher is not None:
             self._watcher.cancel()
         for directory in self.machines:
