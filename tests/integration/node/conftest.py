@@ -105,9 +105,9 @@ def unused_port():
 
 @pytest.fixture
 def until():
-    """Wait for a condition, at most thirty seconds."""
+    """Wait for a condition; a minute and a half is for machines that do other things as well."""
 
-    async def wait(condition, seconds: float = 30.0):
+    async def wait(condition, seconds: float = 90.0):
         async with asyncio.timeout(seconds):
             while not (found := condition()):  # noqa: ASYNC110 - what is watched is another process or a socket
                 await asyncio.sleep(0.005)
@@ -227,7 +227,7 @@ class NodeProcess:
     def running(self) -> bool:
         return self.process.returncode is None
 
-    async def ended(self, seconds: float = 20.0) -> int:
+    async def ended(self, seconds: float = 90.0) -> int:
         """Its exit code, waited for."""
         async with asyncio.timeout(seconds):
             return await self.process.wait()

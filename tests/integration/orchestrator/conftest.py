@@ -29,7 +29,7 @@ from secbeat.wire.webhook import WebhookBody
 asyncio.set_event_loop(None)
 
 
-async def eventually(condition, *, within=30.0, what="it"):
+async def eventually(condition, *, within=90.0, what="it"):
     """Poll until ``condition`` (plain or async) gives something true; that is returned."""
     deadline = asyncio.get_running_loop().time() + within
     while True:
@@ -243,7 +243,7 @@ class Cluster:
             env=self.environment,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             _, error = await process.communicate()
         return process.returncode, error.decode()
 
@@ -257,7 +257,7 @@ class Cluster:
 
     async def stop(self):
         self.process.terminate()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             return await self.process.wait()
 
     async def close(self):
