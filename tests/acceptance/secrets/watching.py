@@ -75,7 +75,7 @@ class Watch:
         elif path.name == "join.json":
             with suppress(ValueError):
                 self.join_secrets.add(json.loads(content)["secret"])
-        elif "/state/" in where:
+        elif "/state/" in where and not path.name.startswith("."):  # that one is still being written
             self.node_secrets |= _words(path.name, content.decode())
 
     async def ask(self) -> None:
