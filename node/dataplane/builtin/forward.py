@@ -71,10 +71,9 @@ async def forward(
                     body.limit = None
         return await _relay(request, answer, settings, draining=draining)
     except TimeoutError:
-        return _failed(request, body, 504, "the upstream did not answer in time")
+        return _failed(request, body, 504, "the upstream did not answer in time", "time-out")
     except (aiohttp.ClientError, BodyFailed, OSError) as error:
-        log.debug("Upstream: %r", error)
-        return _failed(request, body, 502, "the upstream cannot be reached")
+        return _failed(request, body, 502, "the upstream cannot be reached", repr(error))
     finally:
         await _leave(answer, body)
 
@@ -89,8 +88,11 @@ def _refuse_body(request: web.BaseRequest, max_bytes: int) -> web.Response | Non
     return None
 
 
-def _failed(request: web.BaseRequest, body: RequestBody | None, status: int, text: str) -> web.Response:
-    """The answer to a failure before the response began; a broken body is the client's own doing."""
+def _failed(request: web.BaseRequest, body: RequestBody | None, status: int, text: str, cause: str) -> web.Response:
+    """The answer to a failure before the response began; a broken body is the client's own doing.
+
+    ``cause`` is for the log: a client must not learn where the upstream is.
+    """
     if body is not None and body.failure is not None:
         status, text = {
             "too_large": (413, "the request's body is too large"),
@@ -100,7 +102,7 @@ def _failed(request: web.BaseRequest, body: RequestBody | None, status: int, tex
         refused = short(status, text)
         close_after(refused)
         return refused
-    _upstream_failed("%s: %d, %s", request.method, status, text)
+    _upstream_failed("%s: %d, %s: %s", request.method, status, text, cause)
     return short(status, text)
 
 
