@@ -52,7 +52,7 @@ max_machines = 6
 [blueprints.demo.variables]
 secbeat_node_backend = "{origin}"
 secbeat_node_cpu_allowance = {allowance}
-secbeat_node_propagation_seconds = 2
+secbeat_node_propagation_seconds = 3
 
 [orchestrator]
 heartbeat_interval_seconds = 1
