@@ -80,6 +80,7 @@ class Parts:
             queue=queue, store=self.store, attempts=self.attempts, settings=ours, parallel=_parallel(settings),
             clock=clock,
         )  # fmt: skip
+        self.intake.on_written = self.worker.start_now
         self.upkeep = Upkeep(
             store=self.store, queue=queue, worker=self.worker, limits=self.limits, hub=hub, blueprints=blueprints,
             clock=clock, retention=timedelta(days=ours.result_retention_days),

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import time
 import traceback
 from pathlib import Path
@@ -22,7 +23,7 @@ import psutil
 import ptyprocess  # type: ignore[import-untyped]  # published without types; comes with ansible-runner
 
 from provisioner.engine import marks
-from provisioner.engine.spec import Spec
+from provisioner.engine.spec import MAX_MESSAGE, Spec
 
 _PR_SET_PDEATHSIG = 1
 _CLIP = 256 * 1024
@@ -87,11 +88,11 @@ class Stopper:
             marks.sweep(job)
 
 
-def run(spec: Spec, events: int, parent: int) -> NoReturn:
-    """The whole life of a job process; never returns. ``events`` is the file descriptor for JSON lines."""
+def run(spec: Spec, events: int) -> NoReturn:
+    """A job from here to its end, in a process that is detached; ``events`` is the descriptor for JSON lines."""
     code = 1
     try:
-        _settle_in(spec, parent)
+        _furnish(spec)
         stopper = Stopper(spec.grace_seconds)
         signal.signal(signal.SIGTERM, stopper.on_signal)
         with os.fdopen(events, "w", encoding="utf-8", errors="replace") as out:
@@ -103,11 +104,26 @@ def run(spec: Spec, events: int, parent: int) -> NoReturn:
         os._exit(code)
 
 
-def _settle_in(spec: Spec, parent: int) -> None:
+def wait_for_job(channel: socket.socket, parent: int) -> NoReturn:
+    """The life of a process that was forked ahead of its job: the spec, and the descriptor of `run`, come later."""
+    detach(parent)
+    data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, 1)
+    channel.close()
+    if not data:
+        os._exit(0)
+    run(Spec(**json.loads(data)), descriptors[0])
+
+
+def detach(parent: int) -> None:
+    """A session of its own, an end together with the parent, private files, no core dumps."""
     os.setsid()
     die_with_parent(parent)
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _no_pause_at_the_end()
+
+
+def _furnish(spec: Spec) -> None:
     os.environ.clear()
     os.environ.update(spec.environment)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -119,7 +135,6 @@ def _settle_in(spec: Spec, parent: int) -> None:
     os.close(null)
     os.close(errors)
     os.chdir(spec.private_dir)
-    _no_pause_at_the_end()
 
 
 def _play(spec: Spec, stopper: Stopper, out: Any) -> dict[str, Any]:

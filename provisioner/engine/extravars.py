@@ -12,6 +12,11 @@ from typing import Any
 
 import yaml
 
+try:  # libyaml's is several times faster, and not in every build of PyYAML
+    from yaml import CSafeDumper as _SafeDumper
+except ImportError:
+    from yaml import SafeDumper as _SafeDumper  # type: ignore[assignment]  # the same interface
+
 _NAME = re.compile(r"^[a-z_][a-z0-9_]{0,63}$")
 OWN_PREFIX = "secbeat_node_"
 # Names that Ansible or Jinja gives a meaning to; a variable of that name would change how the play runs.
@@ -27,13 +32,13 @@ class _Unsafe(str):
     __slots__ = ()
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(_SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
 
 
-def _represent(dumper: yaml.SafeDumper, value: _Unsafe) -> yaml.ScalarNode:
+def _represent(dumper: _Dumper, value: _Unsafe) -> yaml.ScalarNode:
     return dumper.represent_scalar("!unsafe", str(value), style='"')
 
 

@@ -19,13 +19,23 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from provisioner.engine import child, marks
 from provisioner.engine.spec import MAX_MESSAGE, Spec
 
 _FAREWELL_SECONDS = 15.0
+# The next spare child is made when the job that took the last one has got going.
+_NEXT_SPARE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A child that was forked ahead and waits for a job: a fork costs milliseconds, and now is a good time."""
+
+    pid: int
+    channel: socket.socket
 
 
 @dataclass
@@ -35,6 +45,8 @@ class Server:
     channel: socket.socket
     jobs: dict[str, int] = field(default_factory=dict)
     ending: bool = False
+    spare: Spare | None = None
+    spare_due: float = 0.0
 
     def serve(self) -> None:
         """Answer requests and reap children until the service is gone."""
@@ -45,7 +57,10 @@ class Server:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         channel = self.channel.fileno()
         while not self.ending:
-            ready, _, _ = select.select([channel, wakeup], [], [])
+            wait = None if self.spare is not None else max(0.0, self.spare_due - time.monotonic())
+            ready, _, _ = select.select([channel, wakeup], [], [], wait)
+            if not ready and self.spare is None:
+                self._fork_spare()
             if wakeup in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wakeup, 4096)
@@ -69,25 +84,62 @@ class Server:
         job: str = request["job"]
         try:
             if request["do"] == "run":
-                self._fork(Spec(**request["spec"]), descriptors[0])
+                self._run(Spec(**request["spec"]), descriptors[0])
             elif job in self.jobs:
                 os.kill(self.jobs[job], signal.SIGKILL if request["do"] == "kill" else signal.SIGTERM)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _fork(self, spec: Spec, events: int) -> None:
-        me = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self.channel.close()
-            child.run(spec, events, me)
+    def _run(self, spec: Spec, events: int) -> None:
+        pid = self._hand_over(spec, events) or self._fork(spec, events)
         self.jobs[spec.job] = pid
         self._say({"job": spec.job, "started": pid})
 
+    def _hand_over(self, spec: Spec, events: int) -> int | None:
+        """Give the job to the spare child; None if there is none, or it has died."""
+        spare, self.spare = self.spare, None
+        self.spare_due = time.monotonic() + _NEXT_SPARE_SECONDS
+        if spare is None:
+            return None
+        with spare.channel:
+            try:
+                socket.send_fds(spare.channel, [json.dumps(asdict(spec)).encode()], [events])
+            except OSError:
+                os.waitpid(spare.pid, 0)
+                return None
+        return spare.pid
+
+    def _fork(self, spec: Spec, events: int) -> int:
+        me = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_child()
+            child.detach(me)
+            child.run(spec, events)
+        return pid
+
+    def _fork_spare(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        me = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_child()
+            ours.close()
+            child.wait_for_job(theirs, me)
+        theirs.close()
+        self.spare = Spare(pid, ours)
+
+    def _become_child(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.channel.close()
+
     def _reap(self) -> None:
+        if self.spare is not None and os.waitpid(self.spare.pid, os.WNOHANG)[0]:
+            self.spare.channel.close()
+            self.spare, self.spare_due = None, time.monotonic() + _NEXT_SPARE_SECONDS
         for job, pid in list(self.jobs.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended == 0:
@@ -105,6 +157,9 @@ class Server:
             self.ending = True
 
     def _farewell(self) -> None:
+        if self.spare is not None:
+            self.spare.channel.close()  # it reads the end and ends
+            os.waitpid(self.spare.pid, 0)
         for pid in self.jobs.values():
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _FAREWELL_SECONDS

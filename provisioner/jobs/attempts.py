@@ -45,12 +45,11 @@ class Attempts:
         self.owner = owner
         self.running: set[str] = set()
 
-    async def run(self, op_id: str, cancelled: asyncio.Event) -> float | None:
-        """One attempt. Returns the seconds until the next one, None: the job has ended. Raises Unavailable."""
-        # Read again: it may have been cancelled, or its deadline have passed, while it waited for its turn.
-        record = await self._store.get(op_id)
-        if record is None or record.state in FINISHED:
-            return None
+    async def run(self, record: JobRecord, cancelled: asyncio.Event) -> float | None:
+        """One attempt. Returns the seconds until the next one, None: the job has ended. Raises Unavailable.
+
+        ``record`` may be a little old: the job is taken by compare-and-set, or not at all.
+        """
         if (error := self._hopeless(record)) is not None:
             state: JobState = "cancelled" if error.code == "JOB_CANCELLED" else "failed"
             await self._finish(record, state, Verdict(error=error))
@@ -58,11 +57,11 @@ class Attempts:
         taken = await self._take_over(record)
         if taken is None:
             return BUSY_SECONDS
-        self.running.add(op_id)
+        self.running.add(record.op_id)
         try:
             verdict = await self._run(taken, cancelled)
         finally:
-            self.running.discard(op_id)
+            self.running.discard(record.op_id)
         return await self._conclude(taken, verdict)
 
     def _hopeless(self, record: JobRecord) -> JobError | None:

@@ -99,9 +99,6 @@ class Executor:
         blueprint = self.blueprints.current(job.blueprint)
         if not self.blueprints.kept(blueprint):
             await asyncio.to_thread(self.blueprints.keep, blueprint)
-        secret = await self._join_secret(job)
-        if secret is not None:
-            write_join_file(join, secret, server_url=self.site.server_url)
         record = MachineRecord(
             cluster_id=job.cluster_id,
             node_id=job.node_id,
@@ -113,8 +110,7 @@ class Executor:
             signed=job.signed,
             created_at=self.clock.now(),
         )
-        await self.store.put_machine(record)
-        self.limits.machine_made(job.node_id, job.pool)
+        secret = await self._introduce(job, record, join)
         redactor = self._redactor(blueprint, secret)
         outcome = await self._play(job, blueprint, observer, cancelled, redactor, with_join=secret is not None)
         if outcome.error is not None:
@@ -122,6 +118,25 @@ class Executor:
         machine = result.created(outcome.result, name=_name(job), digest=blueprint.digest)
         await self.store.put_machine(record.model_copy(update={"machine": machine}))
         return Verdict(machine=machine, digest=blueprint.digest)
+
+    async def _introduce(self, job: JobRecord, record: MachineRecord, join: Path) -> JoinSecret | None:
+        """The machine's record and its join file, written side by side: both have to be there before the engine."""
+        writing = asyncio.ensure_future(self.store.put_machine(record))
+        try:
+            secret = await self._join_secret(job)
+            if secret is not None:
+                write_join_file(join, secret, server_url=self.site.server_url)
+        except JoinFailed:
+            await writing
+            if job.attempt == 1:  # a later attempt may follow one that has made the machine
+                await self.store.drop_machine(job.node_id)
+            raise
+        except BaseException:
+            writing.cancel()
+            raise
+        await writing
+        self.limits.machine_made(job.node_id, job.pool)
+        return secret
 
     async def _join_secret(self, job: JobRecord) -> JoinSecret | None:
         """The secret to write, or None: for senders that know no join, and where an earlier attempt's node runs."""

@@ -40,17 +40,17 @@ class Gate:
     """
 
     def __init__(self, size: int) -> None:
-        self._size, self._inside = size, 0
+        self.size, self._inside = size, 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def resize(self, size: int) -> None:
         """Let so many in at one time from now on."""
-        self._size = size
+        self.size = size
         self._let_in()
 
     async def acquire(self) -> None:
         """Wait for a place."""
-        if self._inside < self._size and not self._waiting:
+        if self._inside < self.size and not self._waiting:
             self._inside += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -68,7 +68,7 @@ class Gate:
         self._let_in()
 
     def _let_in(self) -> None:
-        while self._waiting and self._inside < self._size:
+        while self._waiting and self._inside < self.size:
             turn = self._waiting.popleft()
             if not turn.done():
                 self._inside += 1

@@ -37,7 +37,8 @@ class JobStore:
         """Write a new job; None if it is written now, else the record that stands there already."""
         key = JOB + record.op_id
         try:
-            await self.bucket.create(key, record.encode())
+            revision = await self.bucket.create(key, record.encode())
+            self._remember(record.op_id, Entry(key, record.encode(), revision))
         except Conflict:
             return await self.get(record.op_id)
         except Unavailable:
@@ -50,6 +51,11 @@ class JobStore:
     async def get(self, op_id: str) -> JobRecord | None:
         """A job's record."""
         found = await self._read(op_id)
+        return None if found is None else JobRecord.decode(found.value)
+
+    def seen(self, op_id: str) -> JobRecord | None:
+        """A job's record as this process last saw or wrote it, if it remembers; good enough to start from."""
+        found = self._seen.get(op_id)
         return None if found is None else JobRecord.decode(found.value)
 
     async def _read(self, op_id: str) -> Entry | None:

@@ -28,6 +28,7 @@ _TAKE_SECONDS = 5.0
 _STORE_RETRY_SECONDS = 1.0
 # Deliveries held beyond those that run: jobs that wait for their node or their blueprint must not stop the others.
 _HELD_PER_SLOT = 4
+_OLD_SECONDS = 0.2
 
 
 class Worker:
@@ -48,6 +49,7 @@ class Worker:
         self._slots = Gate(settings.max_concurrent_jobs)
         self._most_held = settings.max_concurrent_jobs * _HELD_PER_SLOT
         self._room = asyncio.Event()
+        self._taking = False
         self._blueprints = {name: Gate(count) for name, count in parallel.items()}
         self._handling: dict[str, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,6 +66,7 @@ class Worker:
 
     async def run(self) -> None:
         """Take and handle jobs until cancelled."""
+        self._taking = True
         try:
             while True:
                 while len(self._tasks) >= self._most_held:
@@ -72,6 +75,7 @@ class Worker:
                 if (work := await self._take()) is not None:
                     self._spawn(work)
         finally:
+            self._taking = False
             await self.close()
 
     async def _take(self) -> Work | None:
@@ -93,6 +97,14 @@ class Worker:
                 log.error("Job %s: the worker failed", work.op_id, exc_info=error, extra={"action": "job_failed"})
 
         task.add_done_callback(done)
+
+    def start_now(self, op_id: str) -> None:
+        """Handle a job that was just written, if there is a place: sooner than the queue delivers it.
+
+        Its message is enqueued all the same, and taken for the answer to this start when it comes.
+        """
+        if self._taking and len(self._tasks) < self._slots.size:
+            self._spawn(_Adopted(op_id, self._queue))
 
     def adopt(self, op_id: str) -> None:
         """Handle a job of a dead owner at once, without waiting for the queue to deliver it again."""
@@ -157,17 +169,25 @@ class Worker:
 
     async def _see_through(self, op_id: str, cancelled: asyncio.Event) -> float | None:
         """Run one attempt if it is ours to run. Returns the seconds until the next delivery, None: it has ended."""
-        record = await self._store.get(op_id)
-        if record is None or record.state in FINISHED:
+        record = self._store.seen(op_id)
+        if record is None or record.state != "queued":  # others change a job that is not waiting for us
+            record = await self._store.get(op_id)
+        if record is None:
             return None
         if record.state == "running" and record.owner != self._attempts.owner and owners.alive(record.owner):
             return BUSY_SECONDS
+        began = self._clock.monotonic()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._nodes.hold(record.node_id))
             if (per_blueprint := self._blueprints.get(record.blueprint)) is not None:
                 await stack.enter_async_context(per_blueprint)
             await stack.enter_async_context(self._slots)
-            return await self._attempts.run(op_id, cancelled)
+            if self._clock.monotonic() - began > _OLD_SECONDS or record.state in FINISHED:
+                # It may have been cancelled, or its deadline have passed, while it waited for its turn.
+                record = await self._store.get(op_id)
+            if record is None or record.state in FINISHED:
+                return None
+            return await self._attempts.run(record, cancelled)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal, NamedTuple
 
@@ -41,7 +42,10 @@ class Taken(NamedTuple):
 
 
 class Intake:
-    """One door for signed operations and for those that are made up here."""
+    """One door for signed operations and for those that are made up here.
+
+    ``on_written`` hears the op_id of each new job as soon as its record stands.
+    """
 
     def __init__(
         self, *, store: JobStore, queue: WorkQueue, limits: Limits, blueprints: Blueprints, epochs: Epochs, clock: Clock
@@ -49,6 +53,7 @@ class Intake:
         self._store, self._queue, self._limits = store, queue, limits
         self._blueprints, self._epochs, self._clock = blueprints, epochs, clock
         self._arriving = KeyedLocks()
+        self.on_written: Callable[[str], None] = _nobody
 
     async def operation(self, body: WebhookBody, *, webhook_id: str, action: Action) -> Taken:
         """A signed request.
@@ -120,6 +125,7 @@ class Intake:
         if standing is not None:  # another provisioner was faster
             self._limits.withdraw(job.op_id)
             return Taken("known", standing)
+        self.on_written(job.op_id)
         await self._queue.put(job.op_id)
         log.info(
             "Job %s: %s node %s of pool %s (%s)", job.op_id, job.action, job.node_id, job.pool, job.reason,
@@ -139,6 +145,10 @@ class Intake:
         settings = self._blueprints.settings(blueprint)
         limit = settings.create_timeout_seconds if action == "create" else settings.destroy_timeout_seconds
         return self._clock.now() + timedelta(seconds=2 * limit)
+
+
+def _nobody(_op_id: str) -> None:
+    """Nobody wants to hear of new jobs."""
 
 
 def _refused(refusal: Refusal) -> Refused:

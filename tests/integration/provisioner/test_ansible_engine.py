@@ -183,7 +183,7 @@ async def test_a_job_that_says_nothing_is_stopped(bench):
 
 async def test_a_job_process_that_is_killed_is_reported_and_swept(bench):
     job, running = await slow_job_in_its_task(bench)
-    (leader,) = psutil.Process(bench.server.pid).children()
+    (leader,) = (one for one in psutil.Process(bench.server.pid).children() if one.children())
     leader.send_signal(signal.SIGKILL)
     outcome = await running
     assert outcome.error.code == "JOB_CRASHED"
@@ -199,6 +199,22 @@ async def test_a_fork_server_that_is_killed_takes_its_jobs_along_and_the_next_jo
     assert await nothing_left(job.op_id)
     assert (await bench.run(bench.job())).error is None
     assert bench.server.restarts == 1
+
+
+async def test_a_spare_process_that_is_killed_costs_nothing(bench):
+    forks = psutil.Process(bench.server.pid)
+    for _ in range(2):
+        async with asyncio.timeout(10):
+            while not forks.children():
+                await asyncio.sleep(0.02)
+        (spare,) = forks.children()
+        spare.kill()
+    assert (await bench.run(bench.job())).error is None
+
+
+async def test_jobs_that_start_together_do_not_wait_for_a_spare_process(bench):
+    outcomes = await asyncio.gather(*(bench.run(bench.job(request={"name": f"m-{n}"})) for n in range(3)))
+    assert [outcome.error for outcome in outcomes] == [None] * 3
 
 
 async def test_closing_the_fork_server_ends_what_runs(bench):

@@ -10,6 +10,7 @@ from provisioner import retry
 from provisioner.jobs import owner
 from provisioner.joining import JoinFailed
 from secbeat import ids
+from secbeat.errors import SecbeatError
 from secbeat.settings import BlueprintSettings
 from secbeat.store import Unavailable
 from secbeat.wire.jobs import JobError
@@ -181,6 +182,88 @@ async def test_a_job_of_a_living_process_is_left_to_it(world):
     await world.clock.advance(120)
     assert world.engine.jobs == []
     assert world.queue.waiting == [taken.job.op_id]
+
+
+async def test_a_job_that_another_process_has_finished_meanwhile_is_acknowledged(world):
+    taken = await world.send()
+    living = {"state": "running", "owner": owner.this_process(), "attempt": 1}
+    await world.store.change(taken.job.op_id, lambda job: job.model_copy(update=living))
+    world.start()
+    await world.clock.advance(10)
+    elsewhere = (await world.job(taken.job.op_id)).model_copy(update={"state": "succeeded"})
+    await world.bucket.put(f"job.{taken.job.op_id}", elsewhere.encode())
+    await world.until(lambda: world.queue.waiting == [])
+    assert world.engine.jobs == []
+
+
+async def test_a_new_job_starts_before_the_queue_delivers_it_and_runs_once(world):
+    world.intake.on_written = world.worker.start_now
+    world.start()
+    await world.until(lambda: world.worker._taking)
+    take, held = world.queue.take, asyncio.Event()
+
+    async def late(timeout):
+        await held.wait()
+        return await take(timeout)
+
+    world.queue.take = late
+    await world.clock.advance(6)  # the take that is under way ends
+    taken = await world.send()
+    job = await world.finish(taken.job.op_id)
+    assert job.state == "succeeded"
+    assert world.queue.waiting == [job.op_id]
+    held.set()
+    await world.until(lambda: world.queue.waiting == [])
+    assert len(world.engine.jobs) == 1
+
+
+async def test_a_delivery_of_a_job_that_was_started_already_is_its_answer(world):
+    world.intake.on_written = world.worker.start_now
+    world.engine.gate.clear()
+    world.start()
+    await world.until(lambda: world.worker._taking)
+    taken = await world.send(seconds=3600)
+    await world.until(lambda: world.engine.running == 1)
+    await world.clock.advance(200)
+    world.engine.gate.set()
+    job = await world.finish(taken.job.op_id)
+    await world.until(lambda: world.queue.waiting == [])
+    assert (job.attempt, len(world.engine.jobs)) == (1, 1)
+
+
+async def test_a_job_that_was_started_but_not_enqueued_runs_and_is_known_to_the_retry(world):
+    world.intake.on_written = world.worker.start_now
+    world.start()
+    await world.until(lambda: world.worker._taking)
+    body = world.body()
+    put = world.queue.put
+
+    async def away(op_id):
+        raise Unavailable("away")
+
+    world.queue.put = away
+    with pytest.raises(SecbeatError) as caught:
+        await world.send(body)
+    assert caught.value.status == 503
+    world.queue.put = put
+    assert (await world.finish(body.operation.op_id)).state == "succeeded"
+    assert (await world.send(body)).status == "known"
+
+
+async def test_no_job_is_started_early_beyond_the_limit_of_concurrency(make_world):
+    world = make_world(max_concurrent_jobs=2)
+    world.intake.on_written = world.worker.start_now
+    world.engine.gate.clear()
+    world.start()
+    await world.until(lambda: world.worker._taking)
+    ops = [(await world.send()).job.op_id for _ in range(6)]
+    await world.until(lambda: world.engine.running == 2)
+    await world.clock.advance(20)
+    assert world.engine.running == 2
+    world.engine.gate.set()
+    for op_id in ops:
+        await world.finish(op_id)
+    assert world.engine.most_running == 2
 
 
 async def test_recovery_takes_dead_jobs_at_once_and_enqueues_forgotten_ones(world):
