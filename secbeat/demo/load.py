@@ -37,6 +37,7 @@ class Backend:
     """One node as the balancer sees it."""
 
     url: str
+    listed: bool = True
     healthy: bool = False
     served: int = 0
     last_served: float = 0.0
@@ -85,12 +86,16 @@ class Balancer:
                 listed.add(url)
                 self.backends.setdefault(url, Backend(url))
         for url, backend in self.backends.items():
-            if url not in listed:
-                backend.healthy = False
+            backend.listed = url in listed
+            backend.healthy = backend.healthy and backend.listed
 
     async def check(self, session: aiohttp.ClientSession) -> None:
-        """One round of health checks, all nodes at once."""
-        await asyncio.gather(*(self._check(session, backend) for backend in list(self.backends.values())))
+        """One round of health checks of the listed nodes, all at once.
+
+        A node that is gone is not asked again: its address may be another instance's by now, and answer.
+        """
+        listed = [backend for backend in self.backends.values() if backend.listed]
+        await asyncio.gather(*(self._check(session, backend) for backend in listed))
 
     async def _check(self, session: aiohttp.ClientSession, backend: Backend) -> None:
         try:
@@ -98,7 +103,7 @@ class Balancer:
             # A fresh connection each time: a kept one would report what the listener was, not what it is.
             headers = {"Connection": "close"}
             async with session.get(f"{backend.url}/.secbeat/ready", timeout=timeout, headers=headers) as answer:
-                backend.healthy = answer.status == 200
+                backend.healthy = answer.status == 200 and backend.listed
         except (aiohttp.ClientError, TimeoutError, OSError):
             backend.healthy = False
 

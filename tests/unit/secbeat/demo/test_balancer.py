@@ -78,3 +78,16 @@ async def test_a_node_that_does_not_answer_is_out():
         balancer = healthy("http://127.0.0.1:9")
         await balancer.check(session)
     assert balancer.pick() is None
+
+
+async def test_a_node_that_is_gone_gets_no_request_although_its_address_answers_for_somebody_else():
+    async def ready(_request):
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/.secbeat/ready", ready)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        balancer = healthy(str(server.make_url("")).rstrip("/"))
+        balancer.update([])
+        await balancer.check(session)
+        assert balancer.pick() is None
