@@ -75,6 +75,7 @@ class Farewells:
         await self._reload()
         subscription = await self._messaging.subscribe(subjects.HEARTBEATS, self._on_heartbeat)
         try:
+            await self._watch()
             since = self._clock.monotonic()
             while True:
                 await self._clock.sleep(_LOOK_SECONDS)
@@ -95,6 +96,8 @@ class Farewells:
             return
         if job.state == "succeeded":
             self._machines[job.node_id] = machine
+            # Now, not at the next look: a node may be told to go within seconds.
+            await self._notice(machine)
         else:
             await self._tear_down(machine)
 
@@ -137,10 +140,12 @@ class Farewells:
             await self._tear_down(record)
 
     async def _watch(self) -> None:
-        for node_id in set(self._machines) - self._seen_alive:
-            machine = self._machines[node_id].machine
-            if machine is not None and await self._probe(machine):
-                self._seen_alive.add(node_id)
+        unseen = set(self._machines) - self._seen_alive
+        await asyncio.gather(*(self._notice(self._machines[node_id]) for node_id in unseen))
+
+    async def _notice(self, record: MachineRecord) -> None:
+        if record.machine is not None and await self._probe(record.machine):
+            self._seen_alive.add(record.node_id)
 
     async def _look(self) -> None:
         now = self._clock.monotonic()

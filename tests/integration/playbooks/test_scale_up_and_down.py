@@ -12,8 +12,8 @@ from provisioner.local.directory import MachineDir
 from secbeat import ids
 
 
-def request(ansible, action="create", **more):
-    """The extra variables that the provisioner writes."""
+def request(ansible, action="create", *, signed=True, **more):
+    """The extra variables that the provisioner writes; only a signed request comes with a join file."""
     fields = {
         "op_id": ids.new_op_id(),
         "node_id": ansible.node_id,
@@ -25,6 +25,8 @@ def request(ansible, action="create", **more):
     } | more
     lines = [f"  {key}: !unsafe {json.dumps(value)}" for key, value in fields.items()]
     site = {"machines_dir": str(ansible.state / "machines"), "server_url": "http://127.0.0.1:4030", "jobs_dir": "/j"}
+    if signed and action == "create":
+        site["join_file"] = str(ansible.directory / "join.json")
     return "\n".join(["secbeat_request:", *lines, f"secbeat_site: {json.dumps(site)}"]) + "\n"
 
 
@@ -68,6 +70,15 @@ def test_a_join_file_may_be_named_relative_to_where_one_stands(ansible):
     config = tomllib.loads((ansible.directory / "node.toml").read_text())
     assert config["node"]["join_file"] == str(ansible.state / "join.json")
     assert "auth_token_file" not in config["management"]
+
+
+def test_a_request_without_a_join_file_makes_a_node_of_the_originals_form(ansible):
+    run = ansible.play("scale_up.yml", variables=request(ansible, signed=False) + ansible.dummy())
+    assert run.code == 0, run.output
+    config = tomllib.loads((ansible.directory / "node.toml").read_text())
+    assert "join_file" not in config["node"]
+    assert "auth_token_file" in config["management"]
+    assert "allow_default_token" not in config["management"]
 
 
 def test_the_provisioners_request_makes_the_machine_that_it_names(ansible):

@@ -7,7 +7,7 @@ import pytest
 
 from provisioner.webhook.farewell import Farewells
 from secbeat import ids, subjects
-from secbeat.wire.jobs import Machine, MachineRecord
+from secbeat.wire.jobs import JobRecord, Machine, MachineRecord
 
 
 class Bench:
@@ -110,6 +110,21 @@ async def test_a_machine_that_still_boots_is_not_taken_for_the_one_that_leaves(b
     await bench.heartbeat(ids.new_node_id())
     await bench.world.clock.advance(60)
     assert await bench.teardowns() == []
+
+
+async def test_a_machine_that_leaves_seconds_after_it_was_made_is_not_missed(bench):
+    await bench.start()
+    record = await bench.machine("127.0.9.1")
+    now = bench.world.clock.now()
+    job = JobRecord(
+        op_id=record.op_id, cluster_id=record.cluster_id, action="create", pool="default", node_id=record.node_id,
+        signed=False, state="succeeded", created_at=now, deadline=now,
+    )  # fmt: skip
+    await bench.farewells.job_ended(job)
+    await bench.heartbeat(ids.new_node_id())
+    bench.open.clear()
+    await bench.world.clock.advance(30)
+    assert await bench.teardowns() == [record.node_id]
 
 
 async def test_machines_of_signed_operations_are_never_touched(bench):
