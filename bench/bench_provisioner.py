@@ -56,7 +56,6 @@ max_creations_per_minute = 100000
 max_concurrent_jobs = {concurrent}
 [blueprints.default]
 max_machines = 100000
-variables = {{secbeat_node_join_file = ""}}
 [blueprints.trivial]
 create_playbook = "trivial"
 max_machines = 100000

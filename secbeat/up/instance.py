@@ -257,6 +257,7 @@ class Instance:
             "provisioner_url": self.urls.provisioner,
             "metrics_url": self.urls.metrics,
             "nats_url": self.urls.nats,
+            "nats_monitor_url": None if self._nats is None else self._nats.monitoring_url,
             "token_file": str(self.token_file()),
             "state_dir": str(self.state.path),
             "config": None if self._config is None else str(self._config.absolute()),

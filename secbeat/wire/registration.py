@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated
 
-from pydantic import Field, SecretStr, field_serializer
+from pydantic import Field, PlainSerializer, SecretStr
 
 from secbeat.wire.base import Moment, NodeId, OpId, PoolName, Record, Wire
+
+# Hidden wherever it is shown, plain only in the JSON that carries it to its owner.
+Sent = Annotated[SecretStr, PlainSerializer(lambda value: value.get_secret_value(), when_used="json")]
 
 
 class NodeConfig(Wire):
@@ -58,14 +62,10 @@ class Credentials(Wire):
 
     cluster_id: NodeId
     epoch: int = Field(ge=0)
-    management_token: SecretStr
+    management_token: Sent
     nats_url: str | None = None
-    nats_jwt: SecretStr | None = None
+    nats_jwt: Sent | None = None
     renew_before: Moment | None = None
-
-    @field_serializer("management_token", "nats_jwt", when_used="json")
-    def _reveal(self, value: SecretStr | None) -> str | None:
-        return None if value is None else value.get_secret_value()
 
 
 class RegisterResponse(Wire):
@@ -86,12 +86,8 @@ class JoinFile(Record):
     node_id: NodeId
     op_id: OpId
     pool: PoolName
-    secret: SecretStr
+    secret: Sent
     expires_at: Moment
-
-    @field_serializer("secret", when_used="json")
-    def _reveal(self, value: SecretStr) -> str:
-        return value.get_secret_value()
 
 
 class JoinSecret(Wire):
@@ -101,9 +97,5 @@ class JoinSecret(Wire):
     node_id: NodeId
     op_id: OpId
     pool: PoolName
-    secret: SecretStr
+    secret: Sent
     expires_at: Moment
-
-    @field_serializer("secret", when_used="json")
-    def _reveal(self, value: SecretStr) -> str:
-        return value.get_secret_value()

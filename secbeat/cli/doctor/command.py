@@ -51,6 +51,10 @@ def examine(config: Path | None, state: Path, url: str | None, token_file: Path 
     from secbeat.errors import SecbeatError
     from secbeat.paths import StateDir
 
+    run = StateDir(state).read_run() or {}
+    running = _alive(run.get("pid"))
+    if config is None and running and isinstance(run.get("config"), str):
+        config = Path(run["config"])  # what runs is what is to be checked
     loaded, found = files.configuration(config)
     settings = loaded.settings if loaded else None
     external = loaded is not None and "nats.url" in loaded.sources
@@ -59,12 +63,15 @@ def examine(config: Path | None, state: Path, url: str | None, token_file: Path 
     yield from files.state(state)
     if settings is not None:
         yield from files.secrets(settings)
-    run = StateDir(state).read_run() or {}
-    running = _alive(run.get("pid"))
     local = settings is None or any(one.target == "local" for one in settings.blueprints.values())
     yield from machine.checks({} if running or settings is None else _ports(settings), local=local, state=state)
     if settings is not None:
-        yield from network.nats(_nats_of(settings, run if running else {}), expected=running or external)
+        monitor = run.get("nats_monitor_url") if running else None
+        yield from network.nats(
+            _nats_of(settings, run if running else {}),
+            expected=running or external,
+            monitor=monitor if isinstance(monitor, str) else None,
+        )
     for service in ("orchestrator", "provisioner"):
         try:
             target = find(service, url=url if service == "orchestrator" else None, token_file=token_file, state=state)

@@ -25,12 +25,13 @@ _SKEW_WARN, _SKEW_FAIL = 5.0, 30.0
 _SECONDS = 3.0
 
 
-def nats(settings: NatsSettings, *, expected: bool) -> Iterator[Finding]:
+def nats(settings: NatsSettings, *, expected: bool, monitor: str | None = None) -> Iterator[Finding]:
     """NATS: reachable, new enough, with JetStream, safe to disk, and the login accepted.
 
     Args:
         settings: where it should be.
         expected: whether it should run now; otherwise its absence is no failure.
+        monitor: the address of its monitoring port; None: the usual one, 8222.
     """
     answered = False
     for url in settings.url.split(","):
@@ -43,7 +44,7 @@ def nats(settings: NatsSettings, *, expected: bool) -> Iterator[Finding]:
             continue
         answered = True
         yield Finding("nats", "reachable", "ok", f"{redact_text(url)}, version {info.get('version')}")
-        yield from _abilities(url.strip(), info)
+        yield from _abilities(url.strip(), info, monitor)
     if answered:
         yield _login(settings)
 
@@ -63,7 +64,7 @@ def _info(url: str) -> dict[str, Any]:
     return info
 
 
-def _abilities(url: str, info: dict[str, Any]) -> Iterator[Finding]:
+def _abilities(url: str, info: dict[str, Any], monitor: str | None) -> Iterator[Finding]:
     version = parse_version(str(info.get("version", "")))
     if version is None or version < _MINIMUM_NATS:
         yield Finding(
@@ -75,17 +76,17 @@ def _abilities(url: str, info: dict[str, Any]) -> Iterator[Finding]:
         )
         return
     yield Finding("nats", "jetstream", "ok", "on")
-    yield _sync(url)
-
-
-def _sync(url: str) -> Finding:
-    """Whether an acknowledged write is on the disk; only the monitoring port tells."""
     host = urlsplit(url if "//" in url else f"nats://{url}").hostname or "127.0.0.1"
+    yield _sync(monitor or f"http://{host}:8222")
+
+
+def _sync(monitor: str) -> Finding:
+    """Whether an acknowledged write is on the disk; only the monitoring port tells."""
     try:
-        found = Client(Target("orchestrator", f"http://{host}:8222", None, "the default")).get("varz")
+        found = Client(Target("orchestrator", monitor, None, "the default")).get("varz")
         always = found["jetstream"]["config"].get("sync_always", False)  # left out when false
     except (SecbeatError, KeyError, TypeError, AttributeError):
-        detail = f"the monitoring port {host}:8222 does not answer, so this could not be checked"
+        detail = f"the monitoring port {monitor} does not answer, so this could not be checked"
         return Finding("nats", "sync", "skip", detail)
     if always is True:
         return Finding("nats", "sync", "ok", "every acknowledged write is on the disk")

@@ -8,6 +8,8 @@ import pty
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
 
 import psutil
@@ -31,6 +33,11 @@ def test_it_starts_shows_where_everything_is_and_leaves_nothing(up, make_config)
     assert run["url"] in lines[0]
     assert "kept" in lines[4]
     assert (up.state / "logs" / "orchestrator.log").stat().st_size > 0
+    doctor = [sys.executable, "-m", "secbeat", "doctor", "--state", str(up.state), "-o", "json"]
+    checks = json.loads(subprocess.run(doctor, stdout=subprocess.PIPE, check=True).stdout)["checks"]
+    found = {check["name"]: check for check in checks}
+    assert run["config"] in found["file"]["detail"], "what runs is checked, not the defaults"
+    assert found["sync"]["status"] == "ok", "our own server puts every write on the disk, and the doctor can see it"
     assert stat.S_IMODE(up.state.stat().st_mode) == 0o700
 
     assert interrupted(process) == 0
