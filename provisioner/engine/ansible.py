@@ -60,14 +60,15 @@ def _prepare(job: EngineJob) -> Spec:
     _write(job.work_dir / "env" / "extravars", text)
     settings = {"pexpect_timeout": 0.5, "suppress_output_file": True, "suppress_ansible_output": True}
     _write(job.work_dir / "env" / "settings", json.dumps(settings))
+    attempt = f"{job.op_id}/{job.work_dir.name}"
     return Spec(
-        job=job.op_id,
+        job=attempt,
         ident=job.op_id,
         private_dir=str(job.work_dir),
         project_dir=str(blueprint.project.root),
         playbook=str(playbook),
         inventory=str(inventory),
-        environment=environment.for_job(job.op_id, job.work_dir, blueprint.project.root),
+        environment=environment.for_job(attempt, job.work_dir, blueprint.project.root),
         grace_seconds=job.grace_seconds,
     )
 
@@ -97,7 +98,7 @@ class _Run:
             async for line in self._process.lines():
                 self._heard = asyncio.get_running_loop().time()
                 self._line(line)
-            code = await self._process.ended()
+            exit_code = await self._process.ended()
         except asyncio.CancelledError:
             # The service stops: so does the job, and it is delivered again to whoever runs next.
             self._process.stop()
@@ -107,7 +108,7 @@ class _Run:
             with suppress(asyncio.CancelledError):
                 await watch
         await self._leftovers()
-        return self._outcome(code)
+        return self._outcome(exit_code)
 
     async def _watch(self, cancelled: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -159,21 +160,29 @@ class _Run:
             if text.strip():
                 self._observer.output(plain(self._job.redactor.text(text.rstrip())))
 
-    def _outcome(self, code: int) -> Outcome:
+    def _outcome(self, exit_code: int) -> Outcome:
         rc = self._end.get("rc")
         if rc == 0 and self._end.get("status") == "successful":
             return Outcome(result=self._result)
         during = f" during task '{self._task}'" if self._task else ""
-        if self._stopped == "cancelled":
-            return _failed("JOB_CANCELLED", f"it was cancelled{during}", self._task)
-        if self._stopped == "timeout":
-            return _failed("JOB_TIMEOUT", f"it ran longer than {self._job.timeout_seconds:g} s{during}", self._task)
-        if self._stopped == "idle":
-            return _failed("JOB_TIMEOUT", f"no output for {self._job.idle_seconds:g} s{during}", self._task)
-        if code != 0 or not self._end or self._end.get("stopped"):
-            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            return _failed("JOB_CRASHED", f"the job's process ended {how}{during}", self._task)
-        return Outcome(error=self._failure.verdict(rc))
+        if self._stopped is not None:
+            code, how = {
+                "cancelled": ("JOB_CANCELLED", "it was cancelled"),
+                "timeout": ("JOB_TIMEOUT", f"it ran longer than {self._job.timeout_seconds:g} s"),
+                "idle": ("JOB_TIMEOUT", f"no output for {self._job.idle_seconds:g} s"),
+            }[self._stopped]
+            return _failed(code, f"{how}{during}", self._task)
+        if crash := self._crash(exit_code):
+            return _failed("JOB_CRASHED", f"{crash}{during}", self._task)
+        return Outcome(error=self._failure.verdict(self._end["rc"]))
+
+    def _crash(self, exit_code: int) -> str | None:
+        """What ended early that should have told its end, if anything did."""
+        if exit_code < 0:
+            return f"the job's process ended by signal {-exit_code}"
+        if exit_code > 0 or not self._end or self._end.get("stopped"):
+            return f"the job's process ended with exit code {exit_code}"
+        return "ansible-playbook was killed by a signal" if self._end.get("rc") is None else None
 
 
 def _failed(code: str, message: str, task: str) -> Outcome:

@@ -22,11 +22,11 @@ def base(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return {"HOME": "/", **kept, "PATH": programs, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
-def for_job(op_id: str, work_dir: Path, project_root: Path) -> dict[str, str]:
+def for_job(mark: str, work_dir: Path, project_root: Path) -> dict[str, str]:
     """For one job's process and all that it starts."""
     return {
         **base(),
-        MARK: op_id,
+        MARK: mark,
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_LOCAL_TEMP": str(work_dir / "tmp"),
         # ansible-runner switches this off unless it is set; the operator's ansible.cfg decides, and else it is on.

@@ -46,7 +46,7 @@ class FailureWatch:
             self._problems.append(text.strip()[:_MESSAGE_LIMIT])
         self._tail = [*self._tail[-4:], text.strip()[:300]]
 
-    def verdict(self, rc: int | None) -> JobError:
+    def verdict(self, rc: int) -> JobError:
         """The error of a run that ended with ``rc`` other than 0."""
         if self._failures:
             # After a rescue the first failure was mended; the last one is what stopped the play.

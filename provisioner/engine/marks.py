@@ -2,8 +2,9 @@
 
 Parentage is not enough. Ansible's workers call ``setsid``, and a job process that was killed with -9 leaves its
 ``ansible-playbook`` (which ignores SIGHUP under ansible-runner) behind with init as its parent. The environment is
-inherited through all of that. A process that is meant to outlive its job drops the variable. (The job process itself is
-a fork without an exec, so it does not carry the mark; the fork server knows it as its child.)
+inherited through all of that. The mark is the job, a slash and the attempt: what an old attempt's process still sweeps
+on its way out is never a newer attempt. A process that is meant to outlive its job drops the variable. (The job process
+itself is a fork without an exec, so it does not carry the mark; the fork server knows it as its child.)
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ MARK = "SECBEAT_JOB"
 
 
 def marked(job: str) -> list[psutil.Process]:
-    """Every process of this user that carries the mark of ``job``, except the calling one."""
+    """Every process of this user marked with ``job``, or with any attempt of it, except the calling one."""
     found = []
     for process in psutil.process_iter():
         if process.pid == os.getpid():
             continue
         try:
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == job:
+            mark = process.environ().get(MARK, "")
+            if process.status() != psutil.STATUS_ZOMBIE and (mark == job or mark.startswith(f"{job}/")):
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or another user's

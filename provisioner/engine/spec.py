@@ -11,8 +11,8 @@ MAX_MESSAGE = 128 * 1024
 class Spec:
     """What a job process is told; plain data, no secrets.
 
-    ``private_dir`` is fresh and 0700, with ``env/extravars`` and ``env/settings`` in it. ``playbook`` and
-    ``inventory`` are absolute paths that the registry has checked.
+    ``job`` names this attempt at the job (`marks`). ``private_dir`` is fresh and 0700, with ``env/extravars`` and
+    ``env/settings`` in it. ``playbook`` and ``inventory`` are absolute paths that the registry has checked.
     """
 
     job: str

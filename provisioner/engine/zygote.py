@@ -157,9 +157,10 @@ class Server:
             self.ending = True
 
     def _farewell(self) -> None:
-        if self.spare is not None:
-            self.spare.channel.close()  # it reads the end and ends
-            os.waitpid(self.spare.pid, 0)
+        spare, self.spare = self.spare, None
+        if spare is not None:
+            spare.channel.close()  # it reads the end and ends
+            os.waitpid(spare.pid, 0)
         for pid in self.jobs.values():
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _FAREWELL_SECONDS

@@ -74,10 +74,10 @@ class Connection(RequestHandler):
 
     def abort(self) -> None:
         """Cut it, so that the client sees a broken answer and not a short one."""
-        transport = self.transport
+        # Abort comes first: up to Python 3.11.3 a TLS transport that was closed twice cannot be aborted any more.
+        if isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()
         self.force_close()
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
 
     def handle_error(
         self,

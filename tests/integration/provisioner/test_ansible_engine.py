@@ -207,11 +207,12 @@ async def test_a_spare_process_that_is_killed_costs_nothing(bench):
     for _ in range(2):
         async with asyncio.timeout(10):
             # The one killed before may still be there for a moment.
-            while not (fresh := [one for one in forks.children() if one.pid not in killed]):
+            while not (fresh := [one for one in forks.children() if one.pid not in killed]):  # noqa: ASYNC110 - a process
                 await asyncio.sleep(0.02)
         (spare,) = fresh
         killed.add(spare.pid)
         spare.kill()
+        spare.wait(10)  # a job given to it before it is gone would be its last
     assert (await bench.run(bench.job())).error is None
 
 
@@ -220,11 +221,34 @@ async def test_jobs_that_start_together_do_not_wait_for_a_spare_process(bench):
     assert [outcome.error for outcome in outcomes] == [None] * 3
 
 
-async def test_closing_the_fork_server_ends_what_runs(bench):
+async def test_closing_the_fork_server_ends_what_runs_before_it_ends_itself(bench):
     job, running = await slow_job_in_its_task(bench)
+    forks = psutil.Process(bench.server.pid)
+    async with asyncio.timeout(10):
+        while len(children := forks.children()) < 2:  # noqa: ASYNC110 - the job's process, and the next one forked ahead
+            await asyncio.sleep(0.02)
     await bench.server.close()
+    assert [one for one in children if one.is_running()] == []
     assert processes_of(job.op_id) == []
     assert (await running).error.code == "JOB_CRASHED"
+
+
+async def test_what_an_old_attempt_sweeps_is_never_a_newer_attempt(bench):
+    job, running = await slow_job_in_its_task(bench)
+    old = f"{job.op_id}/an-attempt-before-{job.work_dir.name}"
+    assert marks.marked(old) == []
+    assert marks.marked(f"{job.op_id}/{job.work_dir.name}") == marks.marked(job.op_id) != []
+    bench.cancelled.set()
+    assert (await running).error.code == "JOB_CANCELLED"
+
+
+async def test_a_playbook_killed_by_a_signal_is_a_crash_and_says_so(bench):
+    _, running = await slow_job_in_its_task(bench)
+    (leader,) = (one for one in psutil.Process(bench.server.pid).children() if one.children())
+    leader.children()[0].kill()
+    error = (await running).error
+    assert error.code == "JOB_CRASHED"
+    assert error.message == "ansible-playbook was killed by a signal during task 'Wait for a long time'"
 
 
 async def test_a_line_of_two_megabytes_arrives_whole(bench):
