@@ -82,7 +82,8 @@ def raw():
 
     yield connect
     for writer in writers:
-        writer.transport.abort()
+        if not writer.is_closing():
+            writer.transport.abort()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -171,7 +172,8 @@ async def test_a_job_survives_the_kill_of_the_service_and_no_process_of_the_old_
     before = await service.reaches(operation["op_id"], SLOW)
 
     async def deep_in_work():
-        return any("sleep" in process.name() for process in marks.marked(operation["op_id"]))
+        with suppress(psutil.NoSuchProcess):
+            return any("sleep" in process.name() for process in marks.marked(operation["op_id"]))
 
     await service.until(deep_in_work, "the command of the task runs")
     forks = psutil.Process(service.process.pid).children()
