@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestrator.fleet import Node
 from orchestrator.fleet.lifecycle import advance as advance_node
 from orchestrator.operations.addresses import is_loopback, within
 from orchestrator.operations.context import Context
@@ -52,7 +53,8 @@ class OriginalForm:
         if request.join is not None:
             facts |= {"listening": request.join.listening, "agent_version": request.join.agent_version}
         async with self._lock:
-            known = await self._returned(pool, peer, request, facts) or await self._claimed(pool, facts)
+            place = (peer, _management_port(request))
+            known = await self._returned(pool, place, facts) or await self._claimed(pool, facts)
             if known is not None:
                 return known
             node = NodeRecord(
@@ -84,19 +86,26 @@ class OriginalForm:
             tell_joined(self._context, node, "was unknown and is adopted by its heartbeat")
             return True
 
-    async def _returned(
-        self, pool: str, peer: str, request: RegisterRequest, facts: Mapping[str, Any]
-    ) -> NodeRecord | None:
-        """A node at the same address and port that went silent: this is it, started anew."""
-        port = request.join.listening.management_port if request.join is not None else _MANAGEMENT_PORT
-        now, registry = self._context.clock.monotonic(), self._context.records.registry
-        for node in list(registry.nodes(pool)):
-            if not node.legacy or node.leaving or not node.heard or not registry.silent(node, now):
+    async def _returned(self, pool: str, place: tuple[str, int], facts: Mapping[str, Any]) -> NodeRecord | None:
+        """A node at the same address and port whose process has ended: this is it, started anew."""
+        for node in list(self._context.records.registry.nodes(pool)):
+            if not node.legacy or not (self._cut_short(node) if node.leaving else self._silent(node)):
                 continue
             record = node.record
-            if (record.management_host, record.management_port) == (peer, port):
+            if (record.management_host, record.management_port) == place:
                 return await self._change(record.node_id, None, facts)
         return None
+
+    def _silent(self, node: Node) -> bool:
+        return node.heard and self._context.records.registry.silent(node, self._context.clock.monotonic())
+
+    def _cut_short(self, node: Node) -> bool:
+        """Told to go, and it never spoke of a drain: the original exits, and its supervisor starts it again.
+
+        It keeps its identity, and its drain goes on: as a new node it would count until its machine is torn down under
+        it, and be replaced then.
+        """
+        return node.state == "draining" and node.reported_status not in {"Draining", "Terminating"}
 
     async def _claimed(self, pool: str, facts: Mapping[str, Any]) -> NodeRecord | None:
         """The node of the oldest create that a receiver took without knowing its id."""
@@ -126,6 +135,10 @@ class OriginalForm:
         if request is not None and request.join is not None and request.join.pool in pools:
             return request.join.pool
         return "default" if "default" in pools or not pools else next(iter(pools))
+
+
+def _management_port(request: RegisterRequest) -> int:
+    return request.join.listening.management_port if request.join is not None else _MANAGEMENT_PORT
 
 
 def public_ip(request: RegisterRequest, peer: str) -> str:

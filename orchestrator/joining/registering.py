@@ -71,8 +71,8 @@ class Registering:
         elif join is not None and caller.token is not None:
             node = await self._rejoin(request, join, caller)
         else:
-            return self._answer(await self.original.register(request, peer=caller.peer), caller)
-        return self._answer(node, caller, self._credentials(node, join))
+            return self._answer(await self.original.register(request, peer=caller.peer), caller, join)
+        return self._answer(node, caller, join, self._credentials(node, join))
 
     # -------------------------------------------------------------- with a secret
 
@@ -201,7 +201,10 @@ class Registering:
             now=self._now(),
         )
 
-    def _answer(self, node: NodeRecord, caller: Caller, credentials: Credentials | None = None) -> RegisterResponse:
+    def _answer(
+        self, node: NodeRecord, caller: Caller, join: Join | None, credentials: Credentials | None = None
+    ) -> RegisterResponse:
+        """To a request in the original's form the original's three keys, nothing beside them."""
         interval = self._settings.heartbeat_interval_seconds
         base = f"{self.scheme}://{caller.host}/api/v1/nodes"
         self.context.metrics.node_registered()
@@ -209,7 +212,7 @@ class Registering:
             node_id=node.node_id,
             heartbeat_interval=max(1, math.floor(interval)),
             endpoints=Endpoints(heartbeat_url=f"{base}/heartbeat", control_url=f"{base}/{node.node_id}/commands"),
-            heartbeat_interval_seconds=interval,
+            heartbeat_interval_seconds=None if join is None else interval,
             credentials=credentials,
         )
 
