@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from orchestrator.scaling.building import build
 from orchestrator.scaling.history import History
 from orchestrator.scaling.summary import allowed_silence
+from orchestrator.scaling.triggers import policy_revision, triggers
 from secbeat.settings import PoolSettings
 from secbeat.wire.base import VERSION
-from secbeat.wire.decisions import Clamp, DecisionRecord, Direction, PoolSnapshot
+from secbeat.wire.decisions import Clamp, DecisionRecord, Direction, PoolSnapshot, TriggerName
 from secbeat.wire.pools import Pause
 
 
@@ -41,6 +42,13 @@ class Case:
         settled = seen.pending == 0
         self.up_checks = history.up_checks + 1 if self.high and settled and not self.relieved else 0
         self.down_checks = history.down_checks + 1 if self.low and settled else 0
+        self.winner: TriggerName | None = None
+        self.asked: int | None = None
+        """The size that the winner alone asks for."""
+
+    def won_by(self, winner: TriggerName, size: int) -> None:
+        """From here on this trigger decides; ``size`` is the pool's that it asks for, whatever limits it later."""
+        self.winner, self.asked = winner, max(size, 0)
 
     @property
     def pause(self) -> Pause | None:
@@ -62,10 +70,14 @@ class Case:
         return self.seen.silent + self.unreplaced > allowed_silence(self.known)
 
     @property
+    def needed(self) -> int:
+        """Nodes that would bring the mean down to the upper threshold; only while the mean is above it."""
+        return math.ceil(round(self.cpu * self.seen.active / max(self.policy.scale_up_cpu_threshold, 0.01), 6))
+
+    @property
     def step_up(self) -> int:
-        """Nodes that would bring the mean down to the upper threshold, within the policy's step."""
-        needed = math.ceil(round(self.cpu * self.seen.active / max(self.policy.scale_up_cpu_threshold, 0.01), 6))
-        return min(max(needed - self.capacity, 1), self.policy.max_step_up)
+        """Nodes to add toward ``needed``, within the policy's step."""
+        return min(max(self.needed - self.capacity, 1), self.policy.max_step_up)
 
     # ------------------------------------------------------------------ the result
 
@@ -95,6 +107,11 @@ class Case:
             clamps=clamps,
             capacity=self.capacity,
             desired=max(self.capacity + change, 0) if desired is None else desired,
+            wanted=self.asked,
+            actual=self.seen.active - self.seen.silent,
+            triggers=triggers(self),
+            winner=self.winner,
+            policy=policy_revision(self.policy),
             up_checks=self.up_checks,
             down_checks=self.down_checks,
             victim=victim,
@@ -103,6 +120,7 @@ class Case:
             op_ids=(),
             equal_since=None,
             equal_count=1,
+            stands_for=1,
         )
 
     def hold(self, *clamps: Clamp) -> DecisionRecord:

@@ -65,6 +65,7 @@ def _leavers(candidates: Iterable[Candidate], passes: frozenset[str]) -> list[Ca
 def _retired(case: Case) -> DecisionRecord | None:
     if not case.history.retired:
         return None
+    case.won_by("retired", 0)
     found = _leavers(case.seen.candidates, _ANY)
     if not found:
         rest = [f"{count(case.seen.pending)} still on the way"] if case.seen.pending else []
@@ -90,6 +91,7 @@ def _paused(case: Case) -> DecisionRecord | None:
     clamp = limits.paused_out(case)
     why = clamp.sentence.removeprefix("growth is ") if clamp is not None else ""
     without = f"; without the pause: {held.direction} {held.size}, {held.sentence}" if held.size else ""
+    case.winner, case.asked = held.winner, held.wanted
     return case.hold(Clamp(code="PAUSED_BOTH", sentence=f"the pool is {why}{without}"[:2000]))
 
 
@@ -114,8 +116,10 @@ def _too_few(case: Case) -> DecisionRecord | None:
         return None
     if case.wanted is not None and case.wanted > case.policy.min:
         code, limit = "OVERRIDE", f"the size set by {_by(case)} is {target}"
+        case.won_by("override", target)
     else:
         code, limit = "BELOW_MIN_FLEET_SIZE", f"min is {target}"
+        case.won_by("below_min", target)
     sentence = f"the pool has {count(case.capacity)} and {limit}"
     return _grow(case, code, sentence, missing, blocks=(limits.paused_out, limits.breaker))
 
@@ -124,6 +128,7 @@ def _dead(case: Case) -> DecisionRecord | None:
     if not case.dead:
         return None
     victim = case.dead[0]
+    case.won_by("dead_nodes", case.capacity + 1)
     if (reason := _surplus(case)) is not None:
         if (clamp := limits.paused_in(case)) is not None:
             return case.hold(clamp)
@@ -152,6 +157,8 @@ def _too_many(case: Case) -> DecisionRecord | None:
     else:
         target, code, limit = case.policy.max, "ABOVE_MAX_FLEET_SIZE", f"max is {case.policy.max}"
     excess = case.capacity - target
+    if excess > 0 or case.wanted is not None:
+        case.won_by("above_max" if case.wanted is None else "override", target)
     if excess <= 0:
         return None if case.wanted is None else case.record("hold", code, _override(case), clamps=_resized(case))
     sentence = f"the pool has {count(case.capacity)} and {limit}"
@@ -212,6 +219,7 @@ def _high(case: Case) -> DecisionRecord | None:
         return None
     threshold = percent(case.policy.scale_up_cpu_threshold)
     above = f"cpu {percent(case.cpu)} of {count(case.seen.fresh)} is above {threshold}"
+    case.won_by("high_cpu", case.capacity + case.step_up)
     # Limits that more checks would not change are named at once.
     if clamps := _all(case, (limits.at_max, limits.booting, limits.warming)):
         return case.hold(*clamps)
@@ -229,6 +237,7 @@ def _low(case: Case) -> DecisionRecord | None:
         return None
     threshold = percent(case.policy.scale_down_cpu_threshold)
     below = f"cpu {percent(case.cpu)} of {count(case.seen.fresh)} is below {threshold}"
+    case.won_by("low_cpu", case.capacity - 1)
     if clamps := _all(case, (limits.at_min, limits.booting)):
         return case.hold(*clamps)
     needed = case.policy.scale_down_checks

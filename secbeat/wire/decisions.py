@@ -10,6 +10,7 @@ from secbeat.wire.base import Count, Fraction, Moment, NodeId, PoolName, Record,
 from secbeat.wire.webhook import Reason
 
 Direction = Literal["up", "down", "replace", "hold"]
+TriggerName = Literal["high_cpu", "low_cpu", "below_min", "above_max", "override", "dead_nodes", "retired"]
 
 
 class Clamp(Wire):
@@ -17,6 +18,19 @@ class Clamp(Wire):
 
     code: Reason
     sentence: Text
+
+
+class Trigger(Wire):
+    """One thing that can change a pool's size, as an evaluation found it: all are recorded, met or not."""
+
+    name: TriggerName
+    value: float | None = Field(None, description="What was measured: a fraction for cpu, else nodes; null: nothing.")
+    limit: float | None = Field(None, description="What it was compared with.")
+    met: bool = False
+    checks: Count = Field(0, description="Consecutive checks at which it was met, this one included.")
+    needed: Count = Field(1, description="So many are needed before it changes anything.")
+    size: Count | None = Field(None, description="The pool's size if this trigger alone decided; null: not met.")
+    formula: str = Field("", max_length=200, description="How that size follows from the numbers.")
 
 
 class Candidate(Wire):
@@ -66,8 +80,13 @@ class DecisionRecord(Record):
     code: Reason
     sentence: Text
     clamps: tuple[Clamp, ...] = ()
-    capacity: Count = Field(0, description="Before the decision: active and pending nodes.")
-    desired: Count = Field(0, description="After it.")
+    capacity: Count = Field(0, description="From: active and pending nodes before the decision.")
+    desired: Count = Field(0, description="To: the same after it.")
+    wanted: Count | None = Field(None, description="What the winner alone asks for, before every clamp.")
+    actual: Count = Field(0, description="Nodes that serve now.")
+    triggers: tuple[Trigger, ...] = ()
+    winner: TriggerName | None = Field(None, description="The trigger that decided; null: none, or a hold before any.")
+    policy: str = Field("", max_length=16, description="Revision of the policy: equal for equal values of its keys.")
     up_checks: Count = Field(0, description="Consecutive checks above the upper threshold, this one included.")
     down_checks: Count = 0
     victim: NodeId | None = Field(None, description="Scale-down: the node that leaves. Replace: the dead node.")
@@ -75,4 +94,7 @@ class DecisionRecord(Record):
     snapshot: PoolSnapshot
     op_ids: tuple[str, ...] = ()
     equal_since: Moment | None = None
-    equal_count: Count = Field(1, description="So many consecutive evaluations said the same.")
+    equal_count: Count = Field(1, description="So many consecutive evaluations said the same, this one included.")
+    stands_for: Count = Field(
+        1, description="In the ledger: evaluations that this record stands for, those recorded before not counted."
+    )

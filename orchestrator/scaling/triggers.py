@@ -1,0 +1,100 @@
+"""What can change a pool's size, each as one evaluation found it: the answer to "why this number"."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from orchestrator.scaling.building import build
+from secbeat.settings import PoolSettings
+from secbeat.wire.decisions import Trigger, TriggerName
+
+if TYPE_CHECKING:
+    from orchestrator.scaling.case import Case
+
+
+_REMEMBERED = 256
+_revisions: dict[int, tuple[PoolSettings, str]] = {}
+
+
+def policy_revision(policy: PoolSettings) -> str:
+    """Twelve hexadecimal digits that change with every value of the policy but its mode, and with nothing else.
+
+    A pool that observes decides by the same policy; its decisions say ``would``. Remembered by identity: a reload makes
+    new policies and never changes one in place.
+    """
+    found = _revisions.get(id(policy))
+    if found is None or found[0] is not policy:
+        if len(_revisions) >= _REMEMBERED:
+            _revisions.clear()
+        found = (policy, hashlib.sha256(policy.model_dump_json(exclude={"mode"}).encode()).hexdigest()[:12])
+        _revisions[id(policy)] = found
+    return found[1]
+
+
+def triggers(case: Case) -> tuple[Trigger, ...]:
+    """All of them, met or not, in the order in which they decide."""
+    policy, capacity = case.policy, case.capacity
+    found = [_cpu_high(case), _cpu_low(case)]
+    # Counts are whole numbers on both sides, so these compare what the rules compare.
+    found.append(_count("below_min", capacity, policy.min, met=capacity < policy.min, size=policy.min))
+    found.append(_count("above_max", capacity, policy.max, met=capacity > policy.max, size=policy.max))
+    if case.unreplaced:
+        found.append(_count("dead_nodes", case.unreplaced, 0, met=True, size=capacity + 1))
+    if (wanted := case.wanted) is not None:
+        found.append(_count("override", capacity, wanted, met=capacity != wanted, size=wanted))
+    if case.history.retired:
+        found.append(_count("retired", capacity, 0, met=capacity > 0, size=0))
+    return tuple(found)
+
+
+def _cpu_high(case: Case) -> Trigger:
+    policy = case.policy
+    return build(
+        Trigger,
+        name="high_cpu",
+        value=case.seen.cpu,
+        limit=policy.scale_up_cpu_threshold,
+        met=case.high,
+        checks=case.up_checks,
+        needed=policy.scale_up_checks,
+        size=case.capacity + case.step_up if case.high else None,
+        formula=_growth(case) if case.high else "",
+    )
+
+
+def _growth(case: Case) -> str:
+    policy = case.policy
+    return (
+        f"ceil({case.cpu:.4g} x {case.seen.active} / {policy.scale_up_cpu_threshold:g}) = {case.needed}, "
+        f"from {case.capacity} at most {policy.max_step_up} at a time"
+    )
+
+
+def _cpu_low(case: Case) -> Trigger:
+    policy = case.policy
+    return build(
+        Trigger,
+        name="low_cpu",
+        value=case.seen.cpu,
+        limit=policy.scale_down_cpu_threshold,
+        met=case.low,
+        checks=case.down_checks,
+        needed=policy.scale_down_checks,
+        size=max(case.capacity - 1, 0) if case.low else None,
+        formula=f"{case.capacity} - 1, one at a time" if case.low else "",
+    )
+
+
+def _count(name: TriggerName, value: int, limit: int, *, met: bool, size: int) -> Trigger:
+    return build(
+        Trigger,
+        name=name,
+        value=float(value),
+        limit=float(limit),
+        met=met,
+        checks=1 if met else 0,
+        needed=1,
+        size=size if met else None,
+        formula="",
+    )
