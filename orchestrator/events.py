@@ -25,11 +25,12 @@ _MAX_SENTENCE = 2000
 
 
 class Encoded(NamedTuple):
-    """An event as it is kept: its number, its kind, and its JSON, encoded once for all who read it."""
+    """An event as it is kept: its number, its kind and pool, and its JSON, encoded once for all who read it."""
 
     seq: int
     kind: str
     payload: bytes
+    pool: str | None = None
 
 
 class Feed:
@@ -123,7 +124,7 @@ class EventHub:
             op_id=op_id,
             facts=facts,
         )
-        encoded = Encoded(event.seq, kind, event.model_dump_json(fallback=str).encode())
+        encoded = Encoded(event.seq, kind, event.model_dump_json(fallback=str).encode(), pool)
         self._kept.append(encoded)
         for feed in [feed for feed in self._feeds if not feed.offer(encoded)]:
             self._feeds.discard(feed)

@@ -10,6 +10,7 @@ from aiohttp import web
 from provisioner.engine.base import Engine
 from provisioner.engine.blueprints import Blueprints
 from provisioner.http import reading, webhooks
+from provisioner.http.examples import EXAMPLES
 from provisioner.inventory import TargetLister
 from provisioner.jobs import owner
 from provisioner.jobs.attempts import Attempts
@@ -116,6 +117,7 @@ class Parts:
             tokens=tokens,
             allowed_hosts=self.settings.provisioner.allowed_hosts,
             max_body=webhooks.MAX_BODY,
+            examples=EXAMPLES,
         )
 
     def retune(self, new: Settings) -> None:

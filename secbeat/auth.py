@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
 import re
 import secrets
@@ -16,6 +17,7 @@ import stat
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +32,7 @@ _GRANTS: dict[Scope, frozenset[Scope]] = {
     "admin": frozenset({"read", "operate", "admin", "service"}),
     "service": frozenset({"service"}),
 }
+_REMEMBERED = 10_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -138,7 +141,10 @@ class TokenBook:
 
 
 class FailureLimiter:
-    """At most ``limit`` failed logins per address in ``window_seconds``; remembers the newest 10,000 addresses."""
+    """At most ``limit`` failed logins per address in ``window_seconds``; remembers the newest 10,000 addresses.
+
+    An IPv6 address counts with all of its /64: whoever has one address of a network has them all.
+    """
 
     def __init__(self, *, limit: int = 20, window_seconds: float = 60.0, clock: Clock | None = None) -> None:
         self._limit, self._window = limit, window_seconds
@@ -147,16 +153,42 @@ class FailureLimiter:
 
     def blocked(self, address: str) -> bool:
         """Whether ``address`` has failed too often lately."""
-        since, count = self._failures.get(address, (0.0, 0))
+        since, count = self._failures.get(_network(address), (0.0, 0))
         return count >= self._limit and self._clock.monotonic() - since < self._window
+
+    def retry_after(self, address: str) -> int:
+        """Seconds until ``address`` may try again; at least one."""
+        since, _ = self._failures.get(_network(address), (0.0, 0))
+        return max(1, math.ceil(since + self._window - self._clock.monotonic()))
 
     def failed(self, address: str) -> None:
         """Record a failure."""
-        now = self._clock.monotonic()
-        since, count = self._failures.pop(address, (now, 0))
-        self._failures[address] = (since, count + 1) if now - since < self._window else (now, 1)
-        if len(self._failures) > 10_000:
+        now, key = self._clock.monotonic(), _network(address)
+        since, count = self._failures.pop(key, (now, 0))
+        self._failures[key] = (since, count + 1) if now - since < self._window else (now, 1)
+        if len(self._failures) > _REMEMBERED:
             self._failures.popitem(last=False)
+
+    def succeeded(self, address: str) -> None:
+        """Forget the failures of ``address``."""
+        if self._failures:
+            self._failures.pop(_network(address), None)
+
+    @property
+    def remembered(self) -> int:
+        """Addresses in memory."""
+        return len(self._failures)
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv4Address):
+        return address
+    mapped = parsed.ipv4_mapped
+    return str(mapped or IPv6Network((int(parsed), 64), strict=False))
 
 
 def read_secret(path: Path) -> str:

@@ -22,7 +22,7 @@ KEPT = 20_000  # a larger fleet's JSON is made anew each time: kept, it would do
 
 
 _NONE: frozenset[str] = frozenset()
-_HIDDEN: frozenset[str] = frozenset(state for state, status in WIRE_STATUS.items() if status is None)
+HIDDEN: frozenset[str] = frozenset(state for state, status in WIRE_STATUS.items() if status is None)
 _FIRST, _LOAD, _RECORD, _RUNTIME = b'{"node_id":', b',"last_heartbeat":', b'"registered_at":', b',"reported_status":'
 _MILLISECONDS = tuple(f"{millisecond:03d}Z" for millisecond in range(1000))
 
@@ -112,7 +112,7 @@ def chunks(nodes: Sequence[Node], clock: Clock, *, include_all: bool) -> Iterato
     yield b"["
     keep, first = len(nodes) <= KEPT, True
     for start in range(0, len(nodes), CHUNK):
-        rows = _rows(nodes[start : start + CHUNK], Times(clock), keep=keep, hidden=_NONE if include_all else _HIDDEN)
+        rows = _rows(nodes[start : start + CHUNK], Times(clock), keep=keep, hidden=_NONE if include_all else HIDDEN)
         if rows:
             # An empty first element gives the comma that joins the chunk to the one before.
             yield b",".join(rows if first else [b"", *rows])
@@ -129,7 +129,7 @@ def _rows(nodes: Sequence[Node], times: Times, *, keep: bool, hidden: frozenset[
     lines = _encoder.encode_lines([_row(nodes[place], times) for place in changed]).splitlines()
     for place, line in zip(changed, lines, strict=True):
         rows[place], node = line, nodes[place]
-        if keep and node.state not in _HIDDEN:  # so that a kept row is always one to be shown
+        if keep and node.state not in HIDDEN:  # so that a kept row is always one to be shown
             node.cached, node.dirty = line, False
     return list(filter(None, rows))
 

@@ -6,19 +6,21 @@ of its own status is kept beside the state, and reaches the core as a signal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
 from orchestrator.fleet import listing, salvage, stats
 from orchestrator.fleet.node import LegacyCounters, Node
+from orchestrator.fleet.order import Order
 from orchestrator.fleet.packing import Shared, pack
 from secbeat import ids
 from secbeat.clock import Clock
 from secbeat.subjects import heartbeat as heartbeat_subject
 from secbeat.wire.base import VERSION
 from secbeat.wire.heartbeat import HeartbeatFrame, LegacyHeartbeat, NodeStatus, decode_frame
-from secbeat.wire.nodes import NodeRecord, NodeView
+from secbeat.wire.nodes import NodeRecord, NodeState, NodeView
 
 Signal = Literal["joined_heartbeat", "draining", "terminating", "recovered", "rebooted"]
 
@@ -55,6 +57,7 @@ class Registry:
         self._nodes: dict[str, Node] = {}
         self._pools: dict[str, dict[str, Node]] = {}
         self._shared: dict[Shared, Shared] = {}
+        self._order = Order()
         self._received = self._malformed = self._stale = self._unknown = self._bad_field = self._newer = 0
         self.default_interval = default_interval
 
@@ -92,6 +95,8 @@ class Registry:
         node.packed, shared = pack(record)
         node.shared = self._share(shared)
         node.cached, node.dirty = None, True
+        if record.node_id not in self._nodes:
+            self._order.came(record.node_id)
         self._nodes[record.node_id] = node
         self._pools.setdefault(node.pool, {})[record.node_id] = node
         return node
@@ -99,6 +104,7 @@ class Registry:
     def drop(self, node_id: str) -> None:
         """Forget a node; forgetting an unknown one is no error."""
         if (node := self._nodes.pop(node_id, None)) is not None:
+            self._order.went()
             self._leave(node)
 
     def get(self, node_id: str) -> Node | None:
@@ -218,13 +224,42 @@ class Registry:
 
     # ------------------------------------------------------------------ views
 
-    def listing(self, *, pool: str | None = None, include_all: bool = False) -> Iterator[bytes]:
+    def listing(self, nodes: Sequence[Node] | None = None, *, include_all: bool = False) -> Iterator[bytes]:
         """A JSON array of :class:`NodeView` in chunks of at most 250 nodes; let the loop run between two chunks.
 
-        Nodes without a spelling of the original's are left out unless ``include_all``. Nodes may be put and dropped
-        while the chunks are taken: the list is that of the first one.
+        ``nodes`` None: all. Those without a spelling of the original's are left out unless ``include_all``. Nodes may
+        be put and dropped while the chunks are taken: the list is that of the first one.
         """
-        return listing.chunks(list(self.nodes(pool)), self._clock, include_all=include_all)
+        chosen = list(self._nodes.values()) if nodes is None else nodes
+        return listing.chunks(chosen, self._clock, include_all=include_all)
+
+    def chosen(self, *, pool: str | None = None, states: Container[NodeState] | None = None) -> list[Node]:
+        """The nodes of one pool, or all, in one of ``states`` or any."""
+        found = self.nodes(pool)
+        return list(found) if states is None else [node for node in found if node.state in states]
+
+    def page(
+        self,
+        *,
+        limit: int,
+        after: str = "",
+        pool: str | None = None,
+        states: Container[NodeState] | None = None,
+        include_all: bool = False,
+    ) -> tuple[list[Node], str | None]:
+        """The next ``limit`` nodes by node_id behind ``after``, and the node_id to continue behind; None at the end."""
+        found: list[Node] = []
+        order = self._order.current(self._nodes)
+        for place in range(bisect_right(order, after), len(order)):
+            node = self._nodes[order[place]]
+            if pool not in {None, node.pool} or not (states is None or node.state in states):
+                continue
+            if not include_all and node.state in listing.HIDDEN:
+                continue
+            if len(found) == limit:
+                return found, found[-1].node_id
+            found.append(node)
+        return found, None
 
     def view(self, node_id: str) -> NodeView | None:
         """One node as the listing shows it."""

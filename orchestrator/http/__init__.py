@@ -11,9 +11,10 @@ from aiohttp import web
 from orchestrator.control import Control
 from orchestrator.events import EventHub
 from orchestrator.fleet import Registry
-from orchestrator.http import blocking, fleet, heartbeats, history, nodes, operations, pools
+from orchestrator.http import blocking, fleet, heartbeats, history, nodes, operations, pools, streaming
 from orchestrator.http.auditing import Audit
 from orchestrator.http.context import Context, Network, Unit, peers_within
+from orchestrator.http.examples import EXAMPLES
 from orchestrator.http.following import Following
 from orchestrator.rules import Rules
 from secbeat.api import Route, build_app, fail, health_routes
@@ -59,6 +60,7 @@ def _routes(context: Context, beats: heartbeats.Heartbeats) -> list[Route]:
         *pools.routes(context),
         *operations.routes(context),
         *history.routes(context),
+        *streaming.routes(context),
         *blocking.routes(context),
     ]
     return [_led(context.control, route) for route in found]
@@ -124,6 +126,7 @@ def build(
         tokens=tokens,
         allowed_hosts=allowed_hosts,
         on_audit=audit.on_request,
+        examples=EXAMPLES,
     )
     app[LANES] = {("POST", heartbeats.PATH): beats.lane(HostCheck(allowed_hosts))}
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from orchestrator.control import Missing
 from orchestrator.http.context import Context
-from secbeat.api import Route, changed, principal, query_int, read_body, reply
+from secbeat.api import Route, asked, changed, integer, principal, read_body, reply
 from secbeat.errors import RefusedError
 from secbeat.store import Unavailable
 from secbeat.wire.rules import BlockAnswer, BlockedInfo, BlockedIps, BlockedStats, BlockRequest, RulesSnapshot
@@ -60,8 +60,7 @@ class Blocking:
 
     async def snapshot(self, request: web.Request) -> web.Response:
         await self._following.admit(request)
-        since = query_int(request, "since", 0, low=0, high=2**53) if "since" in request.query else None
-        return reply(self._rules.snapshot(since))
+        return reply(self._rules.snapshot(asked(request, "since")))
 
 
 def routes(context: Context) -> list[Route]:
@@ -78,5 +77,7 @@ def routes(context: Context) -> list[Route]:
         Route(method="GET", path="/api/v1/rules/snapshot", handler=blocking.snapshot, scope=None,
               response=RulesSnapshot,
               summary="The blocklist for nodes: loopback, scope read, or a node's own management token",
-              query={"since": "answer with what changed since this version, if that is still known"}),
+              answers={401: "No valid token"},
+              query={"since": integer("Answer with what changed since this version, if that is still known",
+                                      low=0, high=2**53)}),
     ]  # fmt: skip

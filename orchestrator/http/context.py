@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from aiohttp import web
 from pydantic import Field
@@ -19,7 +18,7 @@ from orchestrator.fleet import Registry
 from orchestrator.http.auditing import Audit
 from orchestrator.http.following import Following
 from orchestrator.rules import Rules
-from secbeat.api import fail, query_int
+from secbeat.api import fail
 from secbeat.clock import Clock
 from secbeat.wire.base import Wire
 from secbeat.wire.operations import OperationRecord
@@ -27,10 +26,7 @@ from secbeat.wire.pools import PauseRequest, ResumeRequest, ScaleRequest
 
 Network = IPv4Network | IPv6Network
 Unit = Literal["percent", "fraction"]
-T = TypeVar("T", bound=Wire)
 Revised = TypeVar("Revised", ScaleRequest, PauseRequest, ResumeRequest)
-
-MAX_LIMIT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +48,6 @@ class Context:
     legacy_unit: Callable[[str], Unit]
     webhook_secrets: Callable[[], Sequence[str]]
     following: Following
-
-
-class Page(Wire, Generic[T]):
-    """A list of ours. ``next``: pass it as ``after`` to get what follows; null at the end."""
-
-    items: list[T]
-    next: str | None = None
 
 
 class DrainRequest(Wire):
@@ -102,23 +91,6 @@ def node_id_of(request: web.Request, *, original: bool = False) -> str:
         fail("NOT_FOUND", 404, f"{text[:64]!r} is not a node id (UUID)")
 
 
-def page(records: Iterable[T], *, following: str | None = None) -> web.Response:
-    """A list of ours."""
-    items = ",".join(record.model_dump_json() for record in records)
-    following_text = "null" if following is None else f'"{following}"'
-    text = f'{{"items":[{items}],"next":{following_text}}}'
-    return web.Response(text=text, content_type="application/json")
-
-
-def paged(request: web.Request, records: Iterable[T], key: Callable[[T], str]) -> web.Response:
-    """The page that ``limit`` and ``after`` ask for, newest first; ``key`` sorts by time (op_id does)."""
-    limit = query_int(request, "limit", 100, low=1, high=MAX_LIMIT)
-    after = request.query.get("after")
-    found = sorted((one for one in records if after is None or key(one) < after), key=key, reverse=True)
-    following = key(found[limit - 1]) if len(found) > limit else None
-    return page(found[:limit], following=following)
-
-
 def with_revision(request: web.Request, body: Revised) -> Revised:
     """The body with the revision that ``If-Match`` or ``if_revision`` demands.
 
@@ -134,20 +106,6 @@ def with_revision(request: web.Request, body: Revised) -> Revised:
     if body.if_revision not in (None, int(text)):
         fail("REVISION_INVALID", 422, f"If-Match is {text}, if_revision is {body.if_revision}")
     return body.model_copy(update={"if_revision": int(text)})
-
-
-def moment_of(text: str) -> datetime:
-    """``?at=`` as a time; one without a zone is UTC.
-
-    Raises:
-        ApiError: 422.
-    """
-    try:
-        # In a query, "+02:00" arrives as " 02:00" unless the client encodes the plus.
-        moment = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        fail("QUERY_INVALID", 422, f"at is {text[:40]!r}; it must be like 2026-11-25T03:00:00Z", field="at")
 
 
 def summary(operation: OperationRecord) -> dict[str, str]:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from orchestrator.fleet import Node
 from orchestrator.http.context import Context
+from orchestrator.http.shapes import DashboardSummary, FleetStats, OriginalHealth
 from secbeat import __version__
 from secbeat.api import Route, reply
 from secbeat.clock import wire_time
@@ -60,7 +61,8 @@ def _traffic(nodes: Iterable[Node]) -> tuple[int, int, float]:
         rps += node.rps
         if (counters := node.legacy_metrics) is not None:
             served += counters.total_requests
-            blocked += counters.ddos_blocks + counters.waf_blocks
+            # The original's node counts what its WAF blocks in both.
+            blocked += max(counters.ddos_blocks, counters.waf_blocks)
         else:
             served += int(node.requests)
     return served, blocked, rps
@@ -96,9 +98,9 @@ def routes(context: Context) -> list[Route]:
     fleet = Fleet(context)
     return [
         Route(method="GET", path="/api/v1/fleet/stats", handler=fleet.stats, scope="read", loopback_open=True,
-              legacy=True, summary="The original's numbers (percent), and each pool's scaling"),
+              legacy=True, response=FleetStats, summary="The original's numbers (percent), and each pool's scaling"),
         Route(method="GET", path="/api/v1/dashboard/summary", handler=fleet.summary, scope="read",
-              loopback_open=True, legacy=True, summary="The original's dashboard numbers"),
+              loopback_open=True, legacy=True, response=DashboardSummary, summary="The original's dashboard numbers"),
         Route(method="GET", path="/api/v1/health", handler=fleet.health, scope="read", loopback_open=True,
-              legacy=True, summary="The original's health; /readyz tells more"),
+              legacy=True, response=OriginalHealth, summary="The original's health; /readyz tells more"),
     ]  # fmt: skip

@@ -104,5 +104,6 @@ def routes(heartbeats: Heartbeats) -> list[Route]:
     return [
         # Not audited: it is a report of what is, and there are thousands of them per second.
         Route(method="POST", path=PATH, handler=heartbeats.beat, scope=None, legacy=True, request=LegacyHeartbeat,
+              answers={401: "Not from legacy_nodes", 404: "There is no such node", 503: "Adopting needs the store"},
               summary="The original's heartbeat; open to legacy_nodes"),
     ]  # fmt: skip

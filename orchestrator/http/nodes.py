@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from aiohttp import web
 
 from orchestrator.control import Missing
 from orchestrator.http.context import Context, DrainRequest, ProtectRequest, node_id_of, summary
-from secbeat.api import Route, bearer, changed, principal, query_flag, read_body, read_optional, reply
-from secbeat.wire.nodes import NodeView, NodeWhy
+from orchestrator.http.paging import AFTER, MAX_LIMIT, NEXT_LINK, link
+from secbeat.api import (
+    Route,
+    asked,
+    bearer,
+    changed,
+    choices,
+    flag,
+    integer,
+    principal,
+    read_body,
+    read_optional,
+    reply,
+)
+from secbeat.api.parameters import POOL
+from secbeat.wire.nodes import NodeState, NodeView, NodeWhy
 from secbeat.wire.operations import OperationRecord
 from secbeat.wire.registration import RegisterRequest, RegisterResponse
 
@@ -28,16 +43,26 @@ class Nodes:
         self._control, self._registry = context.control, context.registry
 
     async def list(self, request: web.Request) -> web.StreamResponse:
-        pool = request.query.get("pool")
+        pool, states = asked(request, "pool"), asked(request, "state")
+        limit, after = asked(request, "limit"), asked(request, "after")
+        # Whoever names a state wants to see it.
+        include_all = asked(request, "all") or states is not None
         if pool is not None:
             self._control.pool(pool)
-        chunks = self._registry.listing(pool=pool, include_all=query_flag(request, "all"))
+        if limit is None and after is None:
+            nodes, following = self._registry.chosen(pool=pool, states=states), None
+        else:
+            nodes, following = self._registry.page(
+                limit=limit or MAX_LIMIT, after=after or "", pool=pool, states=states, include_all=include_all
+            )
+        headers = link(request, following)
+        chunks = self._registry.listing(nodes, include_all=include_all)
         begun = b""
         for chunk in chunks:
             begun += chunk
             if len(begun) > _AT_ONCE:
-                return await _stream(request, begun, chunks)
-        return web.Response(body=begun, content_type="application/json")
+                return await _stream(request, begun, chunks, headers)
+        return web.Response(body=begun, content_type="application/json", headers=headers)
 
     async def show(self, request: web.Request) -> web.Response:
         return reply(self._view(node_id_of(request, original=True)))
@@ -88,9 +113,11 @@ class Nodes:
         return view
 
 
-async def _stream(request: web.Request, begun: bytes, others: Iterator[bytes]) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, begun: bytes, others: Iterator[bytes], headers: Mapping[str, str]
+) -> web.StreamResponse:
     """A list of many nodes, chunk by chunk; every few milliseconds heartbeats and decisions get their turn."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response = web.StreamResponse(headers={"Content-Type": "application/json", **headers})
     await response.prepare(request)
     if request.method == "HEAD":
         return response
@@ -116,10 +143,14 @@ def routes(context: Context) -> list[Route]:
     one = "/api/v1/nodes/{node_id}"
     return [
         Route(method="GET", path="/api/v1/nodes", handler=nodes.list, scope="read", loopback_open=True, legacy=True,
-              response=list[NodeView], summary="All nodes; a bare array",
-              query={"pool": "only this pool", "all": "1: also those that are booting or not ours"}),
+              response=list[NodeView], summary="All nodes, a bare array; with limit in pages, by node_id",
+              headers=NEXT_LINK, answers={404: "There is no such pool"},
+              query={"pool": POOL, "all": flag("Also those that are booting or not ours"),
+                     "state": choices("Only in these states, listed whatever they are", *get_args(NodeState)),
+                     "limit": integer("At most so many; the Link header names the next page", low=1, high=MAX_LIMIT),
+                     "after": AFTER}),
         Route(method="POST", path="/api/v1/nodes/register", handler=nodes.register, scope=None, legacy=True,
-              changes=True, request=RegisterRequest, response=RegisterResponse,
+              changes=True, request=RegisterRequest, response=RegisterResponse, answers={401: "No valid join secret"},
               summary="Join with a secret, or in the original's form from legacy_nodes"),
         Route(method="GET", path=one, handler=nodes.show, scope="read", loopback_open=True, legacy=True,
               response=NodeView, summary="One node"),
@@ -128,7 +159,8 @@ def routes(context: Context) -> list[Route]:
         Route(method="GET", path=f"{one}/why", handler=nodes.why, scope="read", response=NodeWhy,
               summary="Why it is still there"),
         Route(method="POST", path=f"{one}/drain", handler=nodes.drain, scope="operate", changes=True, status=202,
-              request=DrainRequest, response=OperationRecord, summary="Drain it, then tear it down"),
+              request=DrainRequest, optional_body=True, response=OperationRecord,
+              summary="Drain it, then tear it down"),
         Route(method="POST", path=f"{one}/undrain", handler=nodes.undrain, scope="operate", changes=True,
               response=OperationRecord, summary="Cancel its drain, while its listener is open"),
         Route(method="POST", path=f"{one}/protect", handler=nodes.protect, scope="operate", changes=True,

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
+
 from aiohttp import web
 
-from orchestrator.http.context import Context, Page, paged
+from orchestrator.http.context import Context
+from orchestrator.http.paging import AFTER, LIMIT, NEXT_LINK, Page, by_id
 from secbeat import signing
-from secbeat.api import Route, changed, fail, parse_body, principal, query_flag, read_raw, reply
+from secbeat.api import Route, asked, changed, choices, fail, flag, parse_body, principal, read_raw, reply
+from secbeat.api.parameters import POOL, SINCE, Parameter
 from secbeat.errors import AuthError
-from secbeat.wire.jobs import JobRecord
-from secbeat.wire.operations import OperationRecord
+from secbeat.wire.jobs import FINISHED, JobRecord, JobState
+from secbeat.wire.operations import OperationRecord, OperationState
 from secbeat.wire.registration import JoinSecret
+from secbeat.wire.webhook import Action
 
 _TOLERANCE_SECONDS = 300.0
-_LIST = {"limit": "at most so many, 1 to 1000 (100)", "after": "continue behind this op_id (`next` of a page)"}
+_STORED = {503: "The store does not answer"}
+_FILTERS: Mapping[str, Parameter] = {
+    "pool": POOL,
+    "node": Parameter("Only this node's", high=36),
+    "action": choices("Only these", *get_args(Action)),
+    "open": flag("Only those that have not ended"),
+    "since": SINCE,
+    "limit": LIMIT,
+    "after": AFTER,
+}
 
 
 class Operations:
@@ -24,8 +39,8 @@ class Operations:
         self._control = context.control
 
     async def list(self, request: web.Request) -> web.Response:
-        found = self._control.operations(request.query.get("pool"), open_only=query_flag(request, "open"))
-        return paged(request, found, lambda operation: operation.op_id)
+        found = self._control.operations(asked(request, "pool"), open_only=asked(request, "open"))
+        return by_id(request, filter(_wanted(request), found), lambda operation: operation.op_id)
 
     async def show(self, request: web.Request) -> web.Response:
         return reply(self._control.operation(request.match_info["op_id"]))
@@ -54,7 +69,10 @@ class Operations:
         return web.Response(status=204)
 
     async def jobs(self, request: web.Request) -> web.Response:
-        return paged(request, await self._control.jobs(), lambda job: job.op_id)
+        found: Iterable[JobRecord] = await self._control.jobs()
+        if asked(request, "open"):
+            found = (job for job in found if job.state not in FINISHED)
+        return by_id(request, filter(_wanted(request), found), lambda job: job.op_id)
 
     async def job(self, request: web.Request) -> web.Response:
         return reply(await self._control.job(request.match_info["op_id"]))
@@ -67,23 +85,43 @@ class Operations:
         return reply(after)
 
 
+def _wanted(request: web.Request) -> Callable[[OperationRecord | JobRecord], bool]:
+    """The filters that operations and jobs have in common."""
+    pool, node, since = asked(request, "pool"), asked(request, "node"), asked(request, "since")
+    actions, states = asked(request, "action"), asked(request, "state")
+
+    def wanted(one: OperationRecord | JobRecord) -> bool:
+        return (
+            pool in {None, one.pool}
+            and node in {None, one.node_id}
+            and (actions is None or one.action in actions)
+            and (states is None or one.state in states)
+            and (since is None or one.created_at >= since)
+        )
+
+    return wanted
+
+
 def routes(context: Context) -> list[Route]:
     """The routes of this module."""
     operations = Operations(context)
     one, job = "/api/v1/operations/{op_id}", "/api/v1/jobs/{op_id}"
     return [
         Route(method="GET", path="/api/v1/operations", handler=operations.list, scope="read",
-              response=Page[OperationRecord], summary="Operations, newest first",
-              query={"pool": "only this pool", "open": "1: only those that have not ended", **_LIST}),
+              response=Page[OperationRecord], summary="Operations, newest first", headers=NEXT_LINK,
+              query={**_FILTERS, "state": choices("Only in these states", *get_args(OperationState))}),
         Route(method="GET", path=one, handler=operations.show, scope="read", response=OperationRecord,
               summary="One operation"),
         Route(method="POST", path=f"{one}/join", handler=operations.join, scope="service", changes=True,
               response=JoinSecret, summary="A fresh one-use join secret for the machine of a create operation"),
         Route(method="POST", path=f"{one}/status", handler=operations.status, scope=None, changes=True, status=204,
-              request=JobRecord, summary="Report a job without NATS; signed with the webhook secret"),
+              signed=True, request=JobRecord, answers={401: "No valid signature"},
+              summary="Report a job without NATS; signed with the webhook secret"),
         Route(method="GET", path="/api/v1/jobs", handler=operations.jobs, scope="read", response=Page[JobRecord],
-              summary="Jobs of the provisioners, newest first", query=_LIST),
-        Route(method="GET", path=job, handler=operations.job, scope="read", response=JobRecord, summary="One job"),
+              summary="Jobs of the provisioners, newest first", headers=NEXT_LINK, answers=_STORED,
+              query={**_FILTERS, "state": choices("Only in these states", *get_args(JobState))}),
+        Route(method="GET", path=job, handler=operations.job, scope="read", response=JobRecord, summary="One job",
+              answers=_STORED),
         Route(method="POST", path=f"{job}/cancel", handler=operations.cancel, scope="operate", changes=True,
               response=JobRecord, summary="Ask the provisioner that runs it to end it"),
     ]  # fmt: skip

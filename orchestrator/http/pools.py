@@ -6,8 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
-from orchestrator.http.context import Context, Page, moment_of, page, with_revision
-from secbeat.api import Route, changed, fail, principal, read_body, read_optional, reply
+from orchestrator.http.context import Context, with_revision
+from orchestrator.http.paging import Page, page
+from secbeat.api import Parameter, Route, asked, changed, fail, principal, read_body, read_optional, reply
 from secbeat.wire.pools import (
     NewNodeRequest,
     PauseRequest,
@@ -35,17 +36,17 @@ class Pools:
     def __init__(self, context: Context) -> None:
         self._control = context.control
 
-    async def list(self, _request: web.Request) -> web.Response:
-        return page(self._control.pools())
+    async def list(self, request: web.Request) -> web.Response:
+        return page(request, self._control.pools())
 
     async def show(self, request: web.Request) -> web.Response:
         return _answer(self._control.pool(request.match_info["name"]))
 
     async def why(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        if "at" not in request.query:
+        at = asked(request, "at")
+        if at is None:
             return reply(self._control.why_pool(name))
-        at = moment_of(request.query["at"])
         self._control.pool(name)
         decision = await self._control.decision_at(name, at)
         if decision is None:
@@ -94,22 +95,28 @@ class Pools:
 def routes(context: Context) -> list[Route]:
     """The routes of this module."""
     pools = Pools(context)
+    revised = {"ETag": "The pool's revision, for If-Match"}
     one = "/api/v1/pools/{name}"
     return [
         Route(method="GET", path="/api/v1/pools", handler=pools.list, scope="read", response=Page[PoolView],
               summary="All pools"),
         Route(method="GET", path=one, handler=pools.show, scope="read", response=PoolView,
+              headers=revised,
               summary="One pool; ETag is its revision"),
         Route(method="GET", path=f"{one}/why", handler=pools.why, scope="read", response=PoolWhy,
-              summary="Why it did or did not change", query={"at": "a past time, e.g. 2026-11-25T03:00:00Z"}),
+              summary="Why it did or did not change", query={"at": Parameter("As it was at this time", "moment")},
+              answers={503: "The ledger does not answer"}),
         Route(method="POST", path=f"{one}/scale", handler=pools.scale, scope="operate", changes=True,
-              request=ScaleRequest, response=PoolView, summary="Hold it at a size"),
+              request=ScaleRequest, response=PoolView, headers=revised, summary="Hold it at a size"),
         Route(method="POST", path=f"{one}/pause", handler=pools.pause, scope="operate", changes=True,
-              request=PauseRequest, response=PoolView, summary="Hold growth, shrinking or both"),
+              request=PauseRequest, response=PoolView, headers=revised, optional_body=True,
+              summary="Hold growth, shrinking or both"),
         Route(method="POST", path=f"{one}/resume", handler=pools.resume, scope="operate", changes=True,
-              request=ResumeRequest, response=PoolView, summary="End pause, manual size, retirement and freeze"),
+              request=ResumeRequest, response=PoolView, headers=revised, optional_body=True,
+              summary="End pause, manual size, retirement and freeze"),
         Route(method="POST", path=f"{one}/retire", handler=pools.retire, scope="admin", changes=True,
-              response=PoolView, summary="Take it to zero, ignoring min, until resume"),
+              response=PoolView, headers=revised, summary="Take it to zero, ignoring min, until resume"),
         Route(method="POST", path=f"{one}/nodes", handler=pools.new_node, scope="admin", changes=True, status=201,
-              request=NewNodeRequest, response=JoinFile, summary="A join file for a node started by hand"),
+              request=NewNodeRequest, optional_body=True, response=JoinFile,
+              summary="A join file for a node started by hand"),
     ]  # fmt: skip

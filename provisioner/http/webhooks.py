@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -23,7 +22,6 @@ from secbeat.wire.webhook import Action, UnsignedBody, WebhookAnswer, WebhookBod
 log = logging.getLogger("provisioner.webhook")
 
 MAX_BODY = 64 * 1024
-_READ_SECONDS = 10.0
 Network = IPv4Network | IPv6Network
 
 
@@ -86,9 +84,11 @@ class Webhooks:
         return reply(answer, status=status)
 
     async def _take(self, request: web.Request, action: Action) -> Taken:
+        if (request.content_length or 0) > MAX_BODY:
+            fail("BODY_TOO_LARGE", 413, f"a webhook has at most {MAX_BODY} bytes")
         if request.content_type != "application/json":
             fail("CONTENT_TYPE", 415, f"Content-Type is {request.headers.get('Content-Type', 'absent')!r}")
-        raw = await _read(request)
+        raw = await read_raw(request)
         if signing.is_signed(request.headers):
             msg_id = self._verified(request, raw)
             return await self._intake.operation(parse_body(raw, WebhookBody), webhook_id=msg_id, action=action)
@@ -115,15 +115,13 @@ class Webhooks:
             fail("SIGNATURE_MISSING", 401, f"unsigned requests are not accepted from {request.remote}")
 
 
-async def _read(request: web.Request) -> bytes:
-    """The raw body; a large one is refused by its announced length, a slow one by time."""
-    if (request.content_length or 0) > MAX_BODY:
-        fail("BODY_TOO_LARGE", 413, f"a webhook has at most {MAX_BODY} bytes")
-    try:
-        async with asyncio.timeout(_READ_SECONDS):
-            return await read_raw(request)
-    except TimeoutError:
-        fail("BODY_TOO_SLOW", 408, f"the body did not arrive within {_READ_SECONDS:g} s")
+_ANSWERS = {
+    200: "Known already: the stored result",
+    401: "No valid signature",
+    409: "Its epoch is older than one that was seen, or the op_id belongs to another body",
+    429: "A limit of this service: try again later",
+    503: "The store does not answer, or the breaker is open",
+}
 
 
 def _note(request: web.Request, error: SecbeatError) -> None:
@@ -136,8 +134,9 @@ def _note(request: web.Request, error: SecbeatError) -> None:
 def routes(webhooks: Webhooks) -> list[Route]:
     """The two routes. Their authentication is the signature, not a bearer token."""
     return [
-        Route(method="POST", path="/provision", handler=webhooks.provision, summary="Create a node", scope=None,
-              request=WebhookBody, response=WebhookAnswer, status=202),
-        Route(method="POST", path="/deprovision", handler=webhooks.deprovision, summary="Destroy a node", scope=None,
-              request=WebhookBody, response=WebhookAnswer, status=202),
+        Route(method="POST", path="/provision", handler=webhooks.provision, scope=None, signed=True,
+              request=WebhookBody | UnsignedBody, response=WebhookAnswer, status=202, answers=_ANSWERS,
+              summary="Create a node; unsigned only from unsigned_senders"),
+        Route(method="POST", path="/deprovision", handler=webhooks.deprovision, scope=None, signed=True,
+              request=WebhookBody, response=WebhookAnswer, status=202, answers=_ANSWERS, summary="Destroy a node"),
     ]  # fmt: skip

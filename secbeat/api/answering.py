@@ -16,7 +16,7 @@ from secbeat.store import Conflict, NotLeader, Unavailable
 
 log = logging.getLogger("api")
 
-_HTTP_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE"}
+_HTTP_CODES = {400: "REQUEST_MALFORMED", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE"}
 _RETRY_SOON = {"Retry-After": "2"}
 
 
@@ -101,13 +101,21 @@ def _with(error: ApiError, headers: dict[str, str]) -> ApiError:
     return error
 
 
-def _answer(error: SecbeatError, *, legacy: bool) -> web.Response:
-    headers: dict[str, str] = getattr(error, "headers", {})
-    if legacy:
-        return web.Response(status=error.status, text=_original_text(error), headers=headers)
+def problem(error: SecbeatError) -> web.Response:
+    """The error as problem+json."""
     return web.json_response(
-        error.problem(), status=error.status, headers=headers, content_type="application/problem+json"
+        error.problem(),
+        status=error.status,
+        headers=getattr(error, "headers", {}),
+        content_type="application/problem+json",
     )
+
+
+def _answer(error: SecbeatError, *, legacy: bool) -> web.Response:
+    if not legacy:
+        return problem(error)
+    headers: dict[str, str] = getattr(error, "headers", {})
+    return web.Response(status=error.status, text=_original_text(error), headers=headers)
 
 
 def _original_text(error: SecbeatError) -> str | None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from secbeat.api import openapi
+from secbeat.api import openapi, page
 from secbeat.api.answering import RouteTable, errors, status_of
-from secbeat.api.guarding import Guard, HostCheck, TokenCheck
+from secbeat.api.conditional import unless_known
+from secbeat.api.guarding import Guard, HostCheck, TokenCheck, check_page
+from secbeat.api.headers import security_headers
+from secbeat.api.parameters import QUERY, read_query
 from secbeat.api.requests import ANONYMOUS, PRINCIPAL, ApiError
 from secbeat.api.routes import Route
 from secbeat.auth import FailureLimiter, Principal, TokenBook
+from secbeat.wire.base import Wire
 
 AuditHook = Callable[[web.Request, Principal, int], Awaitable[None]]
 
-_API_CSP = "default-src 'none'; frame-ancestors 'none'"
 _NOT_AUDITED = 429
 _UNLISTED = frozenset({"/api/openapi.json", "/docs"})
 
@@ -30,6 +34,7 @@ def build_app(
     max_body: int = 64 * 1024,
     on_audit: AuditHook | None = None,
     limiter: FailureLimiter | None = None,
+    examples: Mapping[type[Wire], Any] | None = None,
 ) -> web.Application:
     """An application that answers ``routes``, ``/api/openapi.json`` and ``/docs``.
 
@@ -40,16 +45,19 @@ def build_app(
         max_body: bytes; larger bodies are refused before they are read whole.
         on_audit: called after each request on a route with ``changes``, with the caller and the status.
         limiter: counts failed logins; a fresh one by default.
+        examples: a request or an answer of each model, for the description.
     """
-    document = openapi.document(title, routes)
+    document = openapi.document(title, routes, examples)
     table = RouteTable(routes)
 
-    async def describe(_request: web.Request) -> web.Response:
-        return web.json_response(document)
+    async def describe(request: web.Request) -> web.StreamResponse:
+        return unless_known(request, web.json_response(document))
 
-    async def docs(_request: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": openapi.PAGE_CSP}
-        return web.Response(text=openapi.page(document), content_type="text/html", headers=headers)
+    async def docs(request: web.Request) -> web.StreamResponse:
+        headers = {"Content-Security-Policy": page.CSP}
+        return unless_known(
+            request, web.Response(text=page.render(document), content_type="text/html", headers=headers)
+        )
 
     hosts, guard = HostCheck(allowed_hosts), Guard(tokens, limiter=limiter)
     app = web.Application(
@@ -67,14 +75,6 @@ def build_app(
     return app
 
 
-async def security_headers(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Answers are data: never sniffed, never cached, never framed."""
-    headers = response.headers
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Cache-Control", "no-store")
-    headers.setdefault("Content-Security-Policy", _API_CSP)
-
-
 async def _unlisted(request: web.Request, handler: Handler) -> web.StreamResponse:
     """What is in no table: the two pages about the table, and what the router refuses by itself.
 
@@ -86,6 +86,12 @@ async def _unlisted(request: web.Request, handler: Handler) -> web.StreamRespons
     return await handler(request)
 
 
+def _check_query(request: web.Request, route: Route) -> None:
+    """The original ignores what it does not know; ours refuses it, or a misspelt filter would show everything."""
+    if route.query or not route.legacy:
+        request[QUERY] = read_query(request, route.parameters, ignore_unknown=route.legacy)
+
+
 def _guarded(table: RouteTable, hosts: HostCheck, guard: Guard, on_audit: AuditHook | None) -> Middleware:
     async def audit(request: web.Request, route: Route, caller: Principal, status: int) -> None:
         # Beyond the limit of failed logins nothing is recorded, or a stranger could fill the audit.
@@ -95,6 +101,7 @@ def _guarded(table: RouteTable, hosts: HostCheck, guard: Guard, on_audit: AuditH
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts.check(request)
+        check_page(request)
         route = table.of(request)
         if route is None:
             return await _unlisted(request, handler)
@@ -105,8 +112,11 @@ def _guarded(table: RouteTable, hosts: HostCheck, guard: Guard, on_audit: AuditH
             raise
         request[PRINCIPAL] = caller
         if not route.changes:
-            return await handler(request)
+            _check_query(request, route)
+            response = await handler(request)
+            return response if route.legacy else unless_known(request, response)
         try:
+            _check_query(request, route)
             response = await handler(request)
         except Exception as error:
             await audit(request, route, caller, status_of(error))

@@ -14,10 +14,15 @@ from email.utils import formatdate
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from secbeat.api.guarding import from_a_page
+from secbeat.api.headers import STRICT
+
 Lane = Callable[[web.BaseRequest], Awaitable[web.StreamResponse | None]]
 LANES: web.AppKey[Mapping[tuple[str, str], Lane]] = web.AppKey("lanes", Mapping)
 
-_HEAD = "HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: 0\r\nDate: "
+_HEAD = "".join(
+    ("HTTP/1.1 200 OK\r\n", *(f"{name}: {value}\r\n" for name, value in STRICT.items()), "Content-Length: 0\r\nDate: ")
+)
 
 
 def attach(server: web.Server, lanes: Mapping[tuple[str, str], Lane]) -> None:
@@ -26,7 +31,7 @@ def attach(server: web.Server, lanes: Mapping[tuple[str, str], Lane]) -> None:
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         lane = lanes.get((request.method, request.path))
-        if lane is not None:
+        if lane is not None and not from_a_page(request):
             answer = await lane(request)
             if answer is not None:
                 return answer

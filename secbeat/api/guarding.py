@@ -1,4 +1,9 @@
-"""Who may call: the Host check against DNS rebinding, bearer tokens, what loopback may do without one."""
+"""Who may call: the checks against web pages of others, bearer tokens, what loopback may do without one.
+
+A page served elsewhere runs in a browser on a machine that may be trusted here. By a name of its own that resolves to
+our address (DNS rebinding) it meets the Host check; by our own address it says where it comes from (``Origin``,
+``Sec-Fetch-Site``); and no form or script may send JSON across sites without asking first, which nobody answers.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +45,27 @@ class HostCheck:
             fail("HOST_REFUSED", 403, f"Host is {header[:100]!r}")
 
 
+def from_a_page(request: web.BaseRequest) -> bool:
+    """Whether a browser sends it, as far as headers tell."""
+    return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+
+
+def check_page(request: web.BaseRequest) -> None:
+    """End the request if a page served elsewhere sends it; following a link is no such request.
+
+    Raises:
+        ApiError: 403 ORIGIN_REFUSED.
+    """
+    headers = request.headers
+    site, origin = headers.get("Sec-Fetch-Site", "none").lower(), headers.get("Origin")
+    ours = origin is None or origin.partition("://")[2].lower() == headers.get("Host", "").lower()
+    if ours and site in {"none", "same-origin"}:
+        return
+    if origin is None and request.method in {"GET", "HEAD"} and headers.get("Sec-Fetch-Mode") == "navigate":
+        return
+    fail("ORIGIN_REFUSED", 403, f"Origin is {(origin or 'absent')[:100]!r}, Sec-Fetch-Site {site[:20]!r}")
+
+
 def host_name(header: str) -> str:
     """The Host header without its port, lower case."""
     if header.startswith("["):
@@ -72,9 +98,9 @@ def from_loopback(request: web.BaseRequest) -> bool:
 class Guard:
     """Turns a request on a route into its caller, or refuses it.
 
-    Failed logins are limited per address. A valid token always passes: all of a machine share one address, and a
-    script with an old token must not lock its operator out. (The tokens are random; the limit spares the log and the
-    audit, not the secret.)
+    Failed logins are limited per address. A valid token always passes, and ends the limit: all of a machine share one
+    address, and a script with an old token must not lock its operator out. (The tokens are random; the limit spares
+    the log and the audit, not the secret.)
     """
 
     def __init__(self, tokens: TokenBook | TokenCheck, *, limiter: FailureLimiter | None = None) -> None:
@@ -95,6 +121,7 @@ class Guard:
         found = self._find(token) if token is not None else None
         if found is None:
             return self._refuse(request, sent=token is not None)
+        self._limiter.succeeded(request.remote or "")
         if not found.may(route.scope):
             fail("NOT_AUTHORISED", 403, f"{found.name} has scope {found.scope}, this needs {route.scope}")
         return found
@@ -102,7 +129,8 @@ class Guard:
     def _refuse(self, request: web.Request, *, sent: bool) -> Principal:
         address = request.remote or ""
         if self._limiter.blocked(address):
-            return fail("TOO_MANY_FAILURES", 429, f"from {address}", headers={"Retry-After": "60"})
+            wait = self._limiter.retry_after(address)
+            return fail("TOO_MANY_FAILURES", 429, f"from {address}", headers={"Retry-After": str(wait)})
         self._limiter.failed(address)
         why = "the token that was sent is unknown or has expired" if sent else "a bearer token is needed"
         return fail("NOT_AUTHENTICATED", 401, why, headers={"WWW-Authenticate": "Bearer"})

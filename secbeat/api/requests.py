@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import ValidationError
 
 from secbeat.auth import Principal
@@ -18,6 +20,7 @@ Change = tuple[dict[str, Any] | None, dict[str, Any] | None]
 
 PRINCIPAL = web.RequestKey("principal", Principal)
 CHANGE: web.RequestKey[Change] = web.RequestKey("change", tuple)
+BODY_SECONDS = 20.0
 LOOPBACK = Principal("loopback", "operate")
 ANONYMOUS = Principal("anonymous", "read")
 
@@ -68,7 +71,7 @@ async def read_body(request: web.Request, model: type[M]) -> M:
     """The JSON body as ``model``.
 
     Raises:
-        ApiError: 415 no JSON content type, 413 too large, 400 not JSON, 422 not this shape.
+        ApiError: 415 no JSON content type, 413 too large, 408 too slow, 400 not JSON, 422 not this shape.
     """
     if request.content_type != "application/json":
         fail("CONTENT_TYPE", 415, f"Content-Type is {request.headers.get('Content-Type', 'absent')!r}")
@@ -86,12 +89,19 @@ async def read_raw(request: web.Request) -> bytes:
     """The body as it came, for signatures.
 
     Raises:
-        ApiError: 413.
+        ApiError: 413 too large, 408 too slow, 400 its framing is broken.
     """
     try:
-        return await request.read()
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         fail("BODY_TOO_LARGE", 413, str(error.text))
+    except TimeoutError:
+        fail(
+            "BODY_TOO_SLOW", 408, f"the body did not arrive within {BODY_SECONDS:g} s", headers={"Connection": "close"}
+        )
+    except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError) as error:
+        fail("REQUEST_MALFORMED", 400, str(error)[:200])
 
 
 def parse_body(raw: bytes, model: type[M], *, strict: bool = False) -> M:
@@ -101,14 +111,41 @@ def parse_body(raw: bytes, model: type[M], *, strict: bool = False) -> M:
         strict: no conversions: ``"5"`` and ``5.0`` are no integers.
     """
     try:
-        return model.model_validate_json(raw, strict=strict)
+        found = model.model_validate_json(raw, strict=strict)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         # The parser also refuses what would nest deeper than its limit, before anything is built from it.
         if first["type"] == "json_invalid":
             fail("BODY_MALFORMED", 400, first["msg"].removeprefix("Invalid JSON: ")[:200])
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        fail("BODY_INVALID", 422, f"{where}: {first['msg']}"[:500], field=where)
+        fail("BODY_INVALID", 422, f"{where}: {first['msg']}"[:500], field=where[:200])
+    _check_unambiguous(raw)
+    return found
+
+
+def _check_unambiguous(raw: bytes) -> None:
+    """Two readers must not understand two things: no key twice, no number that JSON does not have.
+
+    Raises:
+        ApiError: 422 a key is given twice, 400 NaN and the like.
+    """
+    try:
+        json.loads(raw, object_pairs_hook=_once, parse_constant=_no_constant, parse_int=float)
+    except ApiError:
+        raise
+    except (ValueError, RecursionError) as error:
+        fail("BODY_MALFORMED", 400, str(error)[:200])
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        fail("BODY_INVALID", 422, f"duplicate field {twice[:80]!r}", field=twice[:80])
+
+
+def _no_constant(name: str) -> NoReturn:
+    fail("BODY_MALFORMED", 400, f"{name} is no JSON number")
 
 
 def query_flag(request: web.Request, name: str) -> bool:

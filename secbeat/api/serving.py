@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from secbeat.api import fast
-from secbeat.api.app import security_headers
+from secbeat.api.connections import IDLE_SECONDS, Runner
+from secbeat.api.headers import security_headers
 from secbeat.errors import ConfigError
 from secbeat.settings.model import TlsSettings, split_address
 
@@ -46,7 +47,7 @@ async def listen(
         ConfigError: PORT_IN_USE, ADDRESS_UNAVAILABLE, SECRET_UNREADABLE.
     """
     host, _ = split_address(address)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout)
+    runner = Runner(app, access_log=None, shutdown_timeout=shutdown_timeout, keepalive_timeout=IDLE_SECONDS)
     await runner.setup()
     if fast.LANES in app and runner.server is not None:
         fast.attach(runner.server, app[fast.LANES])

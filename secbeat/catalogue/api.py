@@ -35,6 +35,20 @@ ENTRIES: tuple[Entry, ...] = (
         "Call the service by its listen address, or add the name to allowed_hosts",
     ),
     Entry(
+        "ORIGIN_REFUSED",
+        "error",
+        "A web page of another site sent this request",
+        "The Origin or Sec-Fetch-Site header names another site. A page served elsewhere must not make this API act.",
+        "Call the service from a command or a program, not from a page of another site",
+    ),
+    Entry(
+        "REQUEST_MALFORMED",
+        "error",
+        "This is not a well-formed HTTP request",
+        "The request line, a header or the framing of the body could not be read, or a header was too long.",
+        "Send HTTP/1.1 with headers under 8 KB each; a port that speaks TLS needs https://",
+    ),
+    Entry(
         "CONTENT_TYPE",
         "error",
         "The body must be JSON",
@@ -137,7 +151,7 @@ ENTRIES: tuple[Entry, ...] = (
         "error",
         "Too many open event streams",
         "Each follower of /api/v1/events holds a connection; their number is limited.",
-        "Close some, or read with follow=0",
+        "Close some, or read with once=1",
     ),
     Entry(
         "RULE_INVALID",

@@ -20,7 +20,8 @@ def uid(number: int) -> str:
 
 
 def rows(fleet, **options) -> list[dict]:
-    return json.loads(b"".join(fleet.registry.listing(**options)))
+    chosen = fleet.registry.chosen(pool=options.pop("pool", None))
+    return json.loads(b"".join(fleet.registry.listing(chosen, **options)))
 
 
 async def test_a_row_begins_as_the_original_has_it(fleet):

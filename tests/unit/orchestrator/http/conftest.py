@@ -20,7 +20,7 @@ from orchestrator.fleet import Registry
 from orchestrator.http import Audit, build
 from orchestrator.rules import Rules
 from secbeat import ids
-from secbeat.api import listen
+from secbeat.api import listen, openapi
 from secbeat.auth import Principal
 from secbeat.testing import FakeClock, MemoryBucket, MemoryLease, MemoryLedger, MemoryMessaging
 from secbeat.wire.decisions import DecisionRecord, PoolSnapshot
@@ -266,6 +266,7 @@ class Api:
     options: dict[str, Any] = field(default_factory=dict)
     url: str = ""
     session: aiohttp.ClientSession | None = None
+    document: dict[str, Any] = field(default_factory=lambda: {"paths": {}})
 
     def application(self) -> Any:
         return build(
@@ -292,7 +293,20 @@ class Api:
         async with self.session.request(
             method, self.url + path, data=body, headers=headers, skip_auto_headers=["Content-Type"], **kwargs
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        self.check_documented(method, path, answer)
+        return answer
+
+    def check_documented(self, method: str, path: str, answer: Answer) -> None:
+        """No answer of any test may be one that the OpenAPI document does not have."""
+        operation = openapi.operation_at(self.document, method, path.partition("?")[0])
+        if operation is None or answer.status == 500:  # a defect that the test has planted
+            return
+        response = operation["responses"].get(str(answer.status))
+        assert response is not None, f"{method} {path} -> {answer.status} is not documented"
+        if answer.body:
+            kind = answer.headers["Content-Type"].partition(";")[0]
+            assert kind in response.get("content", {}), f"{method} {path} -> {answer.status} {kind} is not documented"
 
     async def get(self, path: str, **kwargs: Any) -> Answer:
         return await self.call("GET", path, **kwargs)
@@ -341,6 +355,7 @@ async def api(parts: Api) -> AsyncIterator[Api]:
     listener = await listen(parts.application(), "127.0.0.1:0", shutdown_timeout=0.2)
     async with aiohttp.ClientSession() as session:
         parts.url, parts.session = listener.url, session
+        parts.document = (await parts.get("/api/openapi.json")).json()
         yield parts
     await listener.close()
 

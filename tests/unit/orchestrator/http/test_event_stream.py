@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from orchestrator.http import history
+from orchestrator.http import streaming
 
 
 async def read_events(response, count):
@@ -76,9 +76,9 @@ async def test_once_ends_after_the_newest(api):
 
 
 async def test_a_quiet_stream_sends_comments(api, monkeypatch):
-    monkeypatch.setattr(history, "KEEPALIVE_SECONDS", 0.01)
+    monkeypatch.setattr(streaming, "KEEPALIVE_SECONDS", 0.01)
     async with following(api) as response, asyncio.timeout(10):
-        assert await response.content.readuntil(b"\n\n") == b": ping\n\n"
+        assert await response.content.readuntil(b"\n\n") == b": ping\nid: %d\n\n" % api.events.last_seq
 
 
 async def test_a_client_that_falls_behind_is_cut_off_and_the_publisher_does_not_wait(api):
@@ -105,7 +105,7 @@ async def test_a_client_that_goes_leaves_no_feed_behind(api):
 
 
 async def test_the_number_of_streams_is_limited(api, monkeypatch):
-    monkeypatch.setattr(history, "_MAX_FOLLOWERS", 1)
+    monkeypatch.setattr(streaming, "_MAX_FOLLOWERS", 1)
     async with following(api), following(api) as second:
         assert second.status == 503
         assert (await second.json())["code"] == "TOO_MANY_STREAMS"

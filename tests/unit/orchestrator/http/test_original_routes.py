@@ -127,7 +127,7 @@ async def test_the_list_is_a_bare_array_with_the_originals_keys(api, recorded):
 async def test_a_long_list_waits_for_a_slow_client_and_comes_whole(api, monkeypatch):
     made = 0
 
-    def listing(**_options):
+    def listing(_nodes, **_options):
         nonlocal made
         yield b"["
         for made in range(1, 101):
@@ -152,7 +152,7 @@ async def test_a_long_list_waits_for_a_slow_client_and_comes_whole(api, monkeypa
 async def test_while_a_long_list_is_made_everything_else_gets_its_turn(api, monkeypatch):
     turns, at = 0, []
 
-    def listing(**_options):
+    def listing(_nodes, **_options):
         for _ in range(20):
             at.append(turns)
             time.sleep(0.005)
@@ -200,8 +200,9 @@ async def test_health_has_the_originals_three_keys(api, recorded):
 
 
 async def test_the_dashboard_counts_requests_blocks_and_health(api):
+    # An original's node counts what its WAF blocks among ddos_blocks as well.
     await api.post(
-        "/api/v1/nodes/heartbeat", heartbeat(api.add_node(), total_requests=200, ddos_blocks=10, waf_blocks=40)
+        "/api/v1/nodes/heartbeat", heartbeat(api.add_node(), total_requests=200, ddos_blocks=50, waf_blocks=40)
     )
     answer = (await api.get("/api/v1/dashboard/summary")).json()
     assert answer.keys() == {

@@ -21,6 +21,7 @@ from secbeat.api import (
     health_routes,
     listen,
     openapi,
+    page,
     principal,
     query_int,
     read_body,
@@ -63,7 +64,7 @@ ROUTES = [
     *health_routes(dict),
     Route(method="POST", path="/things", handler=echo, summary="Echo", scope="operate", request=Thing, changes=True),
     Route(method="GET", path="/things", handler=number, summary="Number", scope="read", query={"n": "a number"}),
-    Route(method="GET", path="/open", handler=number, summary="Open", scope=None),
+    Route(method="GET", path="/open", handler=number, summary="Open", scope=None, query={"n": "a number"}),
     Route(method="POST", path="/local", handler=echo, summary="Local", scope="operate", loopback_open=True),
     Route(method="POST", path="/refuse", handler=refuse, summary="Refuses", scope="operate", changes=True),
     Route(method="POST", path="/crash", handler=crash, summary="Crashes", scope="operate", changes=True),
@@ -346,7 +347,7 @@ async def test_the_page_may_use_its_own_style_and_nothing_else(service):
     assert "<script" not in response.raw.decode()
     # The hash is that of the style which the page really has.
     style = response.raw.decode().split("<style>")[1].split("</style>")[0]
-    assert style == openapi._STYLE
+    assert style == page._STYLE
 
 
 async def test_the_description_is_valid_openapi_and_names_scopes(service):
