@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from orchestrator.operations import body
+from orchestrator.operations import body, stages
 from orchestrator.operations.backoff import full_jitter
 from orchestrator.operations.context import Context, error
 from orchestrator.operations.webhook import Delivery
@@ -98,13 +98,16 @@ def _next_attempt(context: Context, op: OperationRecord, delivery: Delivery) -> 
 
 
 async def follow(context: Context, op: OperationRecord) -> tuple[OperationRecord, JobRecord | None]:
-    """Read the job's record and carry its stage and machine into the operation."""
+    """Read the job's record and carry its stage, its times and its machine into the operation."""
     job = await context.jobs.get(op.op_id)
     if job is None or job.node_id != op.node_id or job.action != op.action:
         return op, None
-    changes: dict[str, object] = {"stage": job.progress.stage[:200]}
+    changes: dict[str, object] = {"stage": job.progress.stage[:200], "stages": stages.from_job(op, job)}
     if job.machine is not None:
         changes["machine"] = job.machine
+    accepted = next((stage for stage in op.stages if stage.name == "webhook"), None)
+    if accepted is not None:
+        context.metrics.job_accepted(job.created_at, accepted.ended_at)
     return await context.alter(op, **changes), job
 
 

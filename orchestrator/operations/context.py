@@ -71,6 +71,7 @@ class Context:
             except NotLeader:
                 raise
             except Unavailable as error:
+                self.metrics.store_error("state")
                 log.warning("The store did not confirm a write (%s); trying again", error, extra={"action": "retry"})
                 await self.clock.sleep(1.0)
 
@@ -91,8 +92,7 @@ class Context:
         )
         self.tell(record)
         if record.ended:
-            seconds = (now - record.created_at).total_seconds()
-            self.metrics.operation_ended(record.pool, record.action, record.state, seconds)
+            self.metrics.operation_ended(record)
             await self.note("operation", record.pool, record)
         self.on_change(record.pool)
         return record
@@ -121,6 +121,7 @@ class Context:
         try:
             await self.ledger.append(kind, pool, record.encode())
         except Unavailable as error:
+            self.metrics.store_error("ledger")
             log.warning("The ledger lacks one %s: %s", kind, error, extra={"action": "ledger_lost"})
 
     # -------------------------------------------------------------- nodes

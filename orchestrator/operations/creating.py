@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.fleet.lifecycle import advance as advance_node
-from orchestrator.operations import asking, breaker
+from orchestrator.operations import asking, breaker, stages
 from orchestrator.operations.context import POLL_SECONDS, Context, error
 from orchestrator.operations.issuing import Issuing
 from secbeat.wire.jobs import JobRecord, Machine
@@ -103,7 +103,9 @@ class Creating:
         context = self._context
         if op.machine is not None:
             await self._node_reached(op, "booting", op.machine)
-        await context.advance(op, "succeeded", error=None, stage="")
+        node = context.records.node(op.node_id)
+        known = op.stages if node is None else stages.from_node(op, node)
+        await context.advance(op, "succeeded", error=None, stage="", stages=known)
         await context.surely(lambda: context.records.change_pool(op.pool, breaker.booted))
 
     async def _overdue(self, op: OperationRecord) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from orchestrator.operations import stages
 from secbeat.wire.operations import ENDED, OperationRecord, OperationState
 
 _CREATE: Mapping[OperationState, frozenset[OperationState]] = {
@@ -33,7 +34,8 @@ def change(record: OperationRecord, *, now: datetime, **changes: Any) -> Operati
 def advance(record: OperationRecord, state: OperationState, *, now: datetime, **changes: Any) -> OperationRecord:
     """``record`` in ``state``.
 
-    A step starts with no attempts and no retry planned; an ended record says when it ended.
+    A step starts with no attempts and no retry planned; an ended record says when it ended. ``stages`` among the
+    changes are what other records tell; the stage that ends here is added to them.
 
     Raises:
         IllegalStep: the diagram has no arrow from the record's state to ``state``.
@@ -44,4 +46,6 @@ def advance(record: OperationRecord, state: OperationState, *, now: datetime, **
     facts: dict[str, Any] = {"attempts": 0, "next_attempt_at": None, "state": state}
     if state in ENDED:
         facts["ended_at"] = now
+    known = record.model_copy(update={"stages": changes.pop("stages", record.stages)})
+    facts["stages"] = stages.advanced(known, state, now)
     return change(record, now=now, **{**facts, **changes})

@@ -74,6 +74,10 @@ class JobRecord(Record):
     error: JobError | None = None
     machine: Machine | None = None
     failed_node_id: NodeId | None = None
+    traceparent: str | None = Field(
+        None, max_length=55, description="W3C trace context that the webhook came with; None: no traces."
+    )
+    attempt_started_at: Moment | None = Field(None, description="When the attempt that runs, or the last one, began.")
 
 
 class MachineRecord(Record):

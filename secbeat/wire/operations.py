@@ -31,6 +31,7 @@ OperationState = Literal[
     "cancelled",
     "needs_operator",
 ]
+StageName = Literal["notice", "drain", "webhook", "queue", "engine", "boot", "join", "rotation", "teardown", "confirm"]
 ENDED: frozenset[OperationState] = frozenset({"succeeded", "failed", "cancelled", "needs_operator"})
 
 
@@ -40,6 +41,18 @@ class OperationError(Wire):
     code: Reason
     message: Text
     task: str | None = Field(None, max_length=500)
+
+
+class Stage(Wire):
+    """A part of an operation's time; the stages of an ended operation add up to its wall time.
+
+    ``ended_at`` is the moment as its own record has it, perhaps by another machine's clock. ``seconds`` are counted
+    between such moments, never below 0: a stage that ended before the one ahead of it took no time of its own.
+    """
+
+    name: StageName
+    ended_at: Moment
+    seconds: float = Field(ge=0)
 
 
 class OperationRecord(Record):
@@ -70,6 +83,10 @@ class OperationRecord(Record):
     error: OperationError | None = Field(None, description="The end's reason, or the latest trouble while it goes on.")
     stage: str = Field("", max_length=200, description="What the job is doing, from its record.")
     by_hand: bool = Field(False, description="A person starts the machine; the receiver is never asked.")
+    stages: tuple[Stage, ...] = Field((), description="Where the time went so far, in order.")
+    traceparent: str | None = Field(
+        None, max_length=55, description="W3C trace context of the operation's own span; None: no traces."
+    )
     may_exist: bool = Field(False, description="A request may have arrived: there may be a machine to destroy.")
 
     @property

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from orchestrator.metrics import Metrics
 from secbeat import __version__
 from secbeat.api import listen, metrics_app
+from secbeat.wire.operations import Stage
 from secbeat.wire.pools import Breaker, Pause
 
 
@@ -140,11 +141,18 @@ def test_deaths_are_unexpected_unless_said_otherwise(metrics):
     assert value(metrics, "orchestrator_nodes_gracefully_terminated_total") == 1
 
 
-def test_only_operations_that_succeeded_enter_the_durations(metrics):
-    metrics.operation_ended("web", "create", "succeeded", 12.0)
-    metrics.operation_ended("web", "create", "failed", 900.0)
+def test_only_operations_that_succeeded_enter_the_durations(metrics, make):
+    at = make.start
+    stages = (
+        Stage(name="webhook", ended_at=at, seconds=2.0),
+        Stage(name="rotation", ended_at=at, seconds=10.0),
+    )
+    op = make.operation(pool="web", action="create", state="succeeded", stages=stages)
+    metrics.operation_ended(op)
+    metrics.operation_ended(op.model_copy(update={"state": "failed"}))
     assert value(metrics, "secbeat_operation_seconds_count", pool="web", action="create") == 1
     assert value(metrics, "secbeat_operation_seconds_sum", pool="web", action="create") == 12
+    assert value(metrics, "secbeat_scale_up_stage_seconds_sum", pool="web", stage="webhook") == 2
     assert value(metrics, "secbeat_operations_total", pool="web", action="create", state="failed") == 1
 
 
