@@ -37,10 +37,12 @@ from secbeat.paths import StateDir, default_state_dir
 from secbeat.service import Stop, Tasks
 from secbeat.settings import Loaded, NatsSettings, OrchestratorSettings, Settings, split_address
 from secbeat.store import Messaging
+from secbeat.telemetry.certificates import expiry
 
 log = logging.getLogger("orchestrator")
 
 _EVENTS_WAITING = 10_000
+_MEASURE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -151,13 +153,19 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     )
     core.context.records.on_loaded = settle
     leading = Leading(core, lease, clock)
+    streams: dict[str, tuple[int, int]] = {}
     metrics.bind(
         pools=core.pools,
+        operations=lambda: core.operations(open_only=True) if core.leader else (),
         fleet=registry.stats,
         heartbeats=lambda: registry.counters,
         leader=lambda: core.leader,
         epoch=lambda: lease.epoch,
         nats_connected=lambda: bus.connected,
+        nats_errors=lambda: bus.errors,
+        streams=lambda: streams,
+        ledger=lambda: (core.decisions_log.waiting, core.decisions_log.lost),
+        certificate=expiry(ours.tls.cert_file),
         followers=lambda: events.followers,
         blocked_ips=lambda: len(rules),
     )
@@ -189,6 +197,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     tasks.spawn("events", _forward(events, bus.messaging))
     tasks.spawn("audit", audit.run(stop))
     tasks.spawn("rules", rules.run(stop))
+    tasks.spawn("usage", _measure(bus, streams))
     tasks.spawn("reload", _reload(stop, loaded, core, tokens, current))
     holding = tasks.spawn("lease", lease.run(lease_stop), eternal=False)
     log.info(
@@ -262,6 +271,13 @@ async def _forward(events: EventHub, messaging: Messaging) -> None:
     events.forward = put
     while True:
         await messaging.publish(*await queue.get())
+
+
+async def _measure(bus: nats.Bus, streams: dict[str, tuple[int, int]]) -> None:
+    """How full the streams are, for the metrics; a scrape itself never waits for NATS."""
+    while True:
+        streams.update(await bus.usage())
+        await asyncio.sleep(_MEASURE_SECONDS)
 
 
 def _checks(core: Core, bus: nats.Bus) -> Mapping[str, str | None]:

@@ -30,6 +30,7 @@ from secbeat.paths import StateDir, default_state_dir
 from secbeat.service import Stop, Tasks
 from secbeat.settings import Loaded, ProvisionerSettings, split_address
 from secbeat.store import Unavailable
+from secbeat.telemetry.certificates import expiry
 
 log = logging.getLogger("provisioner")
 
@@ -84,6 +85,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         clock=SystemClock(),
     )
     parts.metrics.bind_restarts(lambda: forks.restarts)
+    parts.metrics.bind_certificate(expiry(settings.provisioner.tls.cert_file))
     await parts.upkeep.recover()
 
     def checks() -> dict[str, str | None]:

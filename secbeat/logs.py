@@ -11,6 +11,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from secbeat.errors import ConfigError
+from secbeat.telemetry import context
 
 # Attributes that every LogRecord has; whatever else stands on a record came in through ``extra``.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -32,7 +33,7 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
+    """One JSON object per line, valid against ``secbeat/telemetry/log.schema.json``."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -46,6 +47,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if (trace := context.parse(context.current())) is not None:
+            line["trace_id"], line["span_id"] = trace
         for key, value in _extra(record).items():
             line.setdefault(key, value)
         if record.exc_info:

@@ -83,6 +83,11 @@ class Bus:
         await streams.ensure(self._link, streams.ledger(max_age_days, self._replicas))
         return NatsLedger(self._link)
 
+    async def usage(self) -> dict[str, tuple[int, int]]:
+        """Bytes held and allowed, by stream: those of state, job records and ledger, as far as this login may look."""
+        buckets = (f"KV_{subjects.STATE_BUCKET}", f"KV_{subjects.JOBS_BUCKET}")
+        return await streams.usage(self._link, (*buckets, subjects.LEDGER_STREAM))
+
     async def close(self) -> None:
         """Close the connection; safe to call twice."""
         await self.messaging.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from secbeat import subjects
@@ -102,6 +103,18 @@ async def ensure(link: Link, config: dict[str, Any]) -> None:
             await _create(link, {**config, "max_bytes": config["max_bytes"] // 4})
         except Refused as again:
             raise Unavailable(f"stream {name}: {again}") from None
+
+
+async def usage(link: Link, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Bytes that each stream holds and may hold (0: without limit); one that does not answer is left out."""
+    found = {}
+    for name in names:
+        try:
+            info = await link.call(f"$JS.API.STREAM.INFO.{name}", b"")
+            found[name] = int(info["state"]["bytes"]), max(int(info["config"]["max_bytes"]), 0)
+        except (Refused, Unavailable):
+            continue
+    return found
 
 
 async def _create(link: Link, config: dict[str, Any]) -> None:
