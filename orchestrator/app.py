@@ -38,6 +38,7 @@ from secbeat.service import Stop, Tasks
 from secbeat.settings import Loaded, NatsSettings, OrchestratorSettings, Settings, split_address
 from secbeat.store import Messaging
 from secbeat.telemetry.certificates import expiry
+from secbeat.telemetry.tracing import open_tracing
 
 log = logging.getLogger("orchestrator")
 
@@ -103,6 +104,8 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     # First what needs no network: a broken configuration is reported whether NATS runs or not.
     secrets = Secrets.load(settings, state)
     tokens = _Tokens(ours, state)
+    tracing = open_tracing("orchestrator", settings.telemetry)
+    stack.push_async_callback(tracing.close)
 
     bus = await nats.connect(settings.nats, name="orchestrator", on_closed=partial(_closed, stop))
     stack.push_async_callback(bus.close)
@@ -150,6 +153,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         base_url=lambda: current.url,
         on_superseded=lambda epoch: leading.superseded(epoch),  # noqa: PLW0108 - made below, with the core
         scheme="https" if ours.tls.cert_file is not None else "http",
+        tracing=tracing,
     )
     core.context.records.on_loaded = settle
     leading = Leading(core, lease, clock)

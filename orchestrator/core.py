@@ -34,6 +34,7 @@ from secbeat import subjects
 from secbeat.clock import Clock
 from secbeat.settings import Settings
 from secbeat.store import Bucket, Lease, Ledger, Messaging, Subscription, Unavailable
+from secbeat.telemetry.tracing import OFF, Tracing
 from secbeat.wire.events import AuditEvent
 
 log = logging.getLogger("ResourceManager")
@@ -76,6 +77,7 @@ class Core(PoolMixin, NodeMixin, OperationMixin):
         base_url: Callable[[], str] | None = None,
         on_superseded: Callable[[int | None], None] = lambda _epoch: None,
         scheme: str = "http",
+        tracing: Tracing = OFF,
     ) -> None:
         self.settings = settings
         self.lease = lease
@@ -108,6 +110,7 @@ class Core(PoolMixin, NodeMixin, OperationMixin):
             token=issuer.tokens.of,
             callback_url=_callback(base_url),
             on_superseded=on_superseded,
+            tracing=tracing,
         )
         self.executor = Executor(self.context)
         self.repair = Repair(self.context, self.executor)

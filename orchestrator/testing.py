@@ -76,8 +76,9 @@ class FakeReceiver:
         self.on_destroyed: Callable[[str], None] = lambda _node_id: None
         self._records: dict[str, JobRecord] = {}
 
-    async def send(self, url: str, *, op_id: str, body: bytes) -> Delivery:
+    async def send(self, url: str, *, op_id: str, body: bytes, traceparent: str | None = None) -> Delivery:
         """As the Protocol has it."""
+        del traceparent
         if self.hold is not None:
             await self.hold.wait()
         if self.manner == "unreachable":

@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from orchestrator.operations import body, stages
+from orchestrator.operations import body, stages, tracing
 from orchestrator.operations.backoff import full_jitter
 from orchestrator.operations.context import Context, error
 from orchestrator.operations.webhook import Delivery
@@ -46,7 +46,10 @@ async def ask(context: Context, op: OperationRecord, url: str) -> tuple[Operatio
             failed=failed,
             callback_url=context.callback_url(op.op_id),
         )
-        return written, await context.webhooks.send(url, op_id=op.op_id, body=payload)
+        start, traceparent = context.clock.now(), tracing.outgoing(written)
+        delivery = await context.webhooks.send(url, op_id=op.op_id, body=payload, traceparent=traceparent)
+        tracing.webhook(context.tracing, written, delivery, start=start, end=context.clock.now())
+        return written, delivery
 
     written, delivery = await context.gate.effect(op.pool, send)
     ok = delivery.outcome in {"tracked", "untracked"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from ipaddress import ip_address
 
+from orchestrator.operations import tracing
 from secbeat.wire.nodes import NodeRecord
 from secbeat.wire.operations import OperationRecord
 from secbeat.wire.webhook import FleetMetrics, Operation, WebhookBody
@@ -41,6 +42,7 @@ def encode(
             issued_at=op.created_at,
             deadline=op.deadline,
             callback_url=callback_url,
+            traceparent=tracing.outgoing(op),
         ),
     )
     return body.model_dump_json(exclude_none=True).encode()

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from orchestrator.events import EventHub
 from orchestrator.metrics import Metrics
-from orchestrator.operations import states
+from orchestrator.operations import states, tracing
 from orchestrator.operations.jobs import Jobs
 from orchestrator.operations.management import Nodes, Target
 from orchestrator.operations.webhook import Webhooks
@@ -21,6 +21,7 @@ from secbeat import ids
 from secbeat.clock import Clock
 from secbeat.settings import OrchestratorSettings, PoolSettings
 from secbeat.store import Ledger, NotLeader, Unavailable
+from secbeat.telemetry.tracing import OFF, Tracing
 from secbeat.wire.base import Record
 from secbeat.wire.nodes import NodeRecord
 from secbeat.wire.operations import OperationError, OperationRecord, OperationState
@@ -56,6 +57,7 @@ class Context:
     on_superseded: Callable[[int | None], None] = lambda _epoch: None
     on_change: Callable[[str], None] = lambda _pool: None
     random: Random = field(default_factory=Random)
+    tracing: Tracing = OFF
 
     # -------------------------------------------------------------- records
 
@@ -93,6 +95,7 @@ class Context:
         self.tell(record)
         if record.ended:
             self.metrics.operation_ended(record)
+            tracing.ended(self.tracing, record)
             await self.note("operation", record.pool, record)
         self.on_change(record.pool)
         return record

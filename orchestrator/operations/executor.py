@@ -13,6 +13,7 @@ from orchestrator.operations.issuing import Issuing
 from orchestrator.operations.waiting import wait
 from orchestrator.reconcile.gate import GateClosed
 from secbeat.store import NotLeader, Unavailable
+from secbeat.telemetry.context import within
 from secbeat.wire.operations import OperationRecord
 
 log = logging.getLogger("ResourceManager")
@@ -94,6 +95,10 @@ class Executor:
 
     async def _step(self, op: OperationRecord) -> float:
         """One step; whatever goes wrong in it concerns this operation alone."""
+        with within(op.traceparent):
+            return await self._guarded_step(op)
+
+    async def _guarded_step(self, op: OperationRecord) -> float:
         try:
             steps = self._creating if op.action == "create" else self._destroying
             return await steps.step(op)

@@ -72,6 +72,7 @@ class Issuing:
                     deadline=now + timedelta(seconds=policy.boot_deadline_seconds),
                     failed_node_id=failed_node_id,
                     by_hand=by_hand,
+                    traceparent=context.tracing.begin(),
                 )
             )
 
@@ -178,6 +179,7 @@ class Issuing:
                     machine=node.machine,
                     by_hand=node.by_hand or node.op_id is None,
                     may_exist=True,
+                    traceparent=context.tracing.begin(),
                 )
             )
 

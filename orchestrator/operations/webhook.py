@@ -43,7 +43,7 @@ class Delivery:
 class Webhooks(Protocol):
     """Whoever can be asked to create and destroy machines."""
 
-    async def send(self, url: str, *, op_id: str, body: bytes) -> Delivery:
+    async def send(self, url: str, *, op_id: str, body: bytes, traceparent: str | None = None) -> Delivery:
         """One attempt. Never raises but for cancellation: every failure is a Delivery."""
         ...
 
@@ -73,16 +73,17 @@ class WebhookClient:
         self._bearer = bearer
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, url: str, *, op_id: str, body: bytes) -> Delivery:
+    async def send(self, url: str, *, op_id: str, body: bytes, traceparent: str | None = None) -> Delivery:
+        headers = self._headers(op_id, body)
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         try:
             async with (
                 asyncio.timeout(self._timeout()),
-                self._open().post(
-                    url, data=body, headers=self._headers(op_id, body), allow_redirects=False
-                ) as response,
+                self._open().post(url, data=body, headers=headers, allow_redirects=False) as response,
             ):
                 answer = await _read(response)
-                status, headers = response.status, response.headers
+                status, answered = response.status, response.headers
         except TimeoutError:
             return _failed("WEBHOOK_TIMEOUT", f"no answer within {self._timeout():g} s", arrived=True)
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
@@ -93,7 +94,7 @@ class WebhookClient:
             )
         except (aiohttp.ClientError, OSError) as error:
             return _failed("WEBHOOK_UNREACHABLE", f"the connection broke: {_plain(error)}", arrived=True)
-        return interpret(status, headers, answer, op_id=op_id, clock=self._clock)
+        return interpret(status, answered, answer, op_id=op_id, clock=self._clock)
 
     async def close(self) -> None:
         """Close the connections."""

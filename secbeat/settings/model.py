@@ -40,6 +40,7 @@ __all__ = [
     "ProvisionerSettings",
     "Settings",
     "Table",
+    "TelemetrySettings",
     "TlsSettings",
     "is_placeholder",
     "split_address",
@@ -329,6 +330,17 @@ class NatsSettings(Table):
     connect_timeout_seconds: float = restart(5.0, gt=0, le=300, description="Wait for the first connection.")
 
 
+class TelemetrySettings(Table):
+    """``[telemetry]``. Traces by OpenTelemetry, with the extra ``telemetry``; OTEL_* variables stand too."""
+
+    otlp_endpoint: str | None = restart(
+        None,
+        pattern=r"^https?://[^\s/@]+",
+        description="Collector that takes OTLP over HTTP, e.g. http://127.0.0.1:4318; /v1/traces is added. "
+        "Unset: OTEL_EXPORTER_OTLP_ENDPOINT, and without that no traces.",
+    )
+
+
 class Settings(Table):
     """The whole file."""
 
@@ -339,6 +351,7 @@ class Settings(Table):
     node: NodeSettings = Field(default_factory=NodeSettings)
     management: ManagementSettings = Field(default_factory=ManagementSettings)
     nats: NatsSettings = Field(default_factory=NatsSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -37,6 +37,7 @@ class Operation(Record):
     issued_at: Moment
     deadline: Moment
     callback_url: str | None = Field(None, max_length=2000)
+    traceparent: str | None = Field(None, max_length=55, description="W3C trace context; the header says the same.")
 
 
 class WebhookBody(Wire):
