@@ -105,4 +105,3 @@ def original(method: str, path: str, body: Any = None, *, token: str | None = No
     headers += [("accept", "*/*"), ("host", "127.0.0.1:3031")]
     headers += [("content-length", str(len(raw)))] if body is not None else []
     return Message(f"{method} {path} HTTP/1.1", tuple(headers), raw)
-

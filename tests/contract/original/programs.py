@@ -19,6 +19,7 @@ class Server:
 
     def __init__(self, answer: Callable[[Message], Message | None]) -> None:
         self._answer = answer
+        self.on_request: Callable[[], None] = lambda: None
         self.requests: list[Message] = []
         self.connections: list[int] = []
         self._opened = 0
@@ -50,6 +51,7 @@ class Server:
                 message = await raw.read_message(reader)
                 self.requests.append(message)
                 self.connections.append(number)
+                self.on_request()
                 answer = self._answer(message)
                 if answer is None:  # it never answers
                     await asyncio.Event().wait()
@@ -140,5 +142,3 @@ class Receiver(Server):
 
     def __init__(self) -> None:
         super().__init__(lambda _message: raw.split(raw.recorded("webhook.response.bin"))[0])
-
-

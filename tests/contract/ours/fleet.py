@@ -49,9 +49,13 @@ class OurFleet:
 
     @classmethod
     async def start(cls, **orchestrator: Any) -> OurFleet:
+        """A leading orchestrator. ``pool``: keys of pool ``default``, whose min is 0 here; ``manner``: the receiver's;
+        ``real_webhooks`` (options of the client), ``real_nodes``: what leaves it goes over the wire."""
         pool = {"min": 0, **orchestrator.pop("pool", {})}
         webhooks, nodes = orchestrator.pop("real_webhooks", None), orchestrator.pop("real_nodes", False)
+        manner = orchestrator.pop("manner", "tracked")
         made = world(pool=pool, **orchestrator)
+        made.receiver.manner = manner
         fleet = cls(made)
         if webhooks is not None:
             fleet._use_webhooks(webhooks)

@@ -100,7 +100,7 @@ class OurNode:
         configured = NodeSettings(server_url=server_url, register_jitter_seconds=0, **settings)
         self.drain = Drain(
             self.plane, clock, boot_id=boot_id, record_file=directory / "drain.json", longest=60.0, propagation=10.0,
-            on_change=lambda: self.agent.poke(),
+            on_change=self._poke,
         )  # fmt: skip
         self.membership = Membership(configured, store, clock, boot_id=boot_id, listening=Listening)
         self.membership.prepare()
@@ -122,6 +122,9 @@ class OurNode:
         self._stop = Stop()
         self._tasks = Tasks(self._stop)
         self._running: list[asyncio.Task[Any]] = []
+
+    def _poke(self) -> None:
+        self.agent.poke()
 
     async def _connect(self, on_closed: Callable[[], None]) -> _Bus:
         del on_closed

@@ -275,6 +275,38 @@ async def test_a_silent_original_node_started_anew_is_the_same_node():
         assert again.node_id == first.node_id
 
 
+async def told_to_go(w):
+    """A node of the original, whose port answers, and which has been told to go."""
+    first = await w.core.register(RegisterRequest.model_validate(REGISTRATION), **CALL)
+    node = FakeNode(first.node_id, ids.new_boot_id(), "default", drain_seconds=10_000)
+    w.nodes.all[node.node_id] = node
+    w.beat(node)
+    await settle()
+    await w.core.drain(node.node_id, reason="MANUAL", by="x")
+    await settle()
+    return node
+
+
+async def test_an_original_node_restarted_by_its_supervisor_while_it_should_go_keeps_its_identity():
+    async with world(pool={"min": 0}) as w:
+        node = await told_to_go(w)
+        node.beating = False
+        again = await w.core.register(RegisterRequest.model_validate(REGISTRATION), **CALL)
+        assert again.node_id == node.node_id
+        assert w.states() == ["draining"]
+        elsewhere = await w.core.register(RegisterRequest.model_validate(REGISTRATION), **{**CALL, "peer": "127.0.0.2"})
+        assert elsewhere.node_id != node.node_id
+
+
+@pytest.mark.parametrize("status", ["Draining", "Terminating"])
+async def test_a_node_beside_one_that_drains_as_it_should_is_a_node_of_its_own(status):
+    async with world(pool={"min": 0}) as w:
+        node = await told_to_go(w)
+        w.beat(node, status)
+        other = await w.core.register(RegisterRequest.model_validate(REGISTRATION), **CALL)
+        assert other.node_id != node.node_id
+
+
 async def test_an_unknown_beating_node_is_adopted_from_legacy_nodes_only():
     async with world(pool={"min": 0}) as w:
         node_id = ids.new_node_id()
