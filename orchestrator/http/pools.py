@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from orchestrator.explaining import why_pool_then
 from orchestrator.http.context import Context, with_revision
 from orchestrator.http.paging import Page, page
 from secbeat.api import Parameter, Route, asked, changed, fail, principal, read_body, read_optional, reply
@@ -51,7 +52,7 @@ class Pools:
         decision = await self._control.decision_at(name, at)
         if decision is None:
             fail("NOT_FOUND", 404, f"the ledger has no decision of pool {name} at {at.isoformat()}")
-        return reply(PoolWhy(name=name, sentence=decision.sentence, decision=decision))
+        return reply(why_pool_then(name, decision))
 
     async def scale(self, request: web.Request) -> web.Response:
         body = with_revision(request, await read_body(request, ScaleRequest))

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from secbeat.wire.operations import OperationError
 from secbeat.wire.pools import Breaker, PoolRecord
 
 
 def failed(
-    pool: PoolRecord, *, now: datetime, limit: int, retry_seconds: float, reset_seconds: float, sentence: str
+    pool: PoolRecord,
+    *,
+    now: datetime,
+    limit: int,
+    retry_seconds: float,
+    reset_seconds: float,
+    error: OperationError,
+    op_id: str | None = None,
 ) -> PoolRecord:
     """One more boot failed: the next one waits a little, twice as long each time.
 
@@ -21,7 +29,9 @@ def failed(
         failures=failures,
         open_since=(pool.breaker.open_since or now) if opened else None,
         retry_at=now + timedelta(seconds=wait),
-        last_error=sentence[:500],
+        last_error=error.message[:500],
+        last_code=error.code,
+        last_op_id=op_id,
     )
     return pool.model_copy(update={"breaker": breaker})
 

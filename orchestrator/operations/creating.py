@@ -144,7 +144,8 @@ class Creating:
                     limit=settings.breaker_failures,
                     retry_seconds=settings.boot_retry_seconds,
                     reset_seconds=settings.breaker_reset_seconds,
-                    sentence=trouble.message,
+                    error=trouble,
+                    op_id=op.op_id,
                 ),
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.control import Missing
+from orchestrator.explaining import Load, why_node
 from orchestrator.joining.registering import Caller, Registering
 from orchestrator.joining.secrets import JoinSecrets
 from orchestrator.operations.context import Context
@@ -10,7 +11,7 @@ from orchestrator.operations.executor import Executor
 from orchestrator.reconcile.gate import GateClosed
 from orchestrator.reconcile.loop import ScalingLoop
 from orchestrator.reconcile.pools import Pools
-from orchestrator.scaling import DecisionLog, why_node
+from orchestrator.scaling import DecisionLog
 from secbeat import catalogue, ids
 from secbeat.errors import RefusedError, UnreachableError
 from secbeat.store import Unavailable
@@ -92,14 +93,29 @@ class NodeMixin:
 
     def why_node(self, node_id: str) -> NodeWhy:
         record = self._node(node_id)
-        concerned = [op for op in self.context.records.open_operations(record.pool) if op.node_id == node_id]
         return why_node(
             record,
-            silent=self.context.silent(node_id),
+            load=self._load(node_id),
             decision=self.decisions_log.last(record.pool),
             policy=self.the_pools.policy(record.pool),
-            operation=concerned[-1] if concerned else None,
+            operation=self._concerning(record),
         )
+
+    def _load(self, node_id: str) -> Load:
+        """What is heard of the node, by the rules of ``summarise``."""
+        node, now = self.context.records.registry.get(node_id), self.context.clock.monotonic()
+        if node is None or node.deadline < now:
+            return "silent"
+        if node.joined > now - self.the_pools.policy(node.pool).warmup_seconds:
+            return "warming"
+        return "counts" if node.metrics_until >= now else "stale"
+
+    def _concerning(self, record: NodeRecord) -> OperationRecord | None:
+        """The open operation about the node, else the last one that should have removed it and could not."""
+        known = [op for op in self.context.records.operations.values() if op.node_id == record.node_id]
+        stuck = [op for op in known if op.action == "destroy" and op.state in {"needs_operator", "failed"}]
+        found = [op for op in known if not op.ended] or stuck
+        return max(found, key=lambda op: op.op_id, default=None)
 
     async def drain(self, node_id: str, *, reason: str, by: str) -> OperationRecord:
         record = self._node(node_id)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from orchestrator.control import Missing
+from orchestrator.explaining import Situation, why_pool
 from orchestrator.operations.context import Context
 from orchestrator.operations.executor import Executor
 from orchestrator.reconcile.loop import ScalingLoop
 from orchestrator.reconcile.pools import Pools
-from orchestrator.scaling import DecisionLog, why_pool
+from orchestrator.scaling import DecisionLog
 from secbeat.errors import RefusedError, UnreachableError
 from secbeat.store import Ledger, Unavailable
 from secbeat.wire.decisions import DecisionRecord
@@ -26,7 +29,8 @@ from secbeat.wire.pools import (
     ScaleRequest,
 )
 
-_LEDGER_DEPTH = 5000
+_LEDGER_DEPTH = 1000  # records of a pool that are read first; more only for a time before all of them
+_DEEPEST = 1_000_000
 
 
 class PoolMixin:
@@ -38,6 +42,8 @@ class PoolMixin:
     executor: Executor
     decisions_log: DecisionLog
     ledger: Ledger
+    file: Path | None = None
+    """The configuration file, to name it to people."""
 
     def pools(self) -> Sequence[PoolView]:
         return [self.the_pools.view(name) for name in self.the_pools.names()]
@@ -46,7 +52,15 @@ class PoolMixin:
         return self.the_pools.view(self._known(name))
 
     def why_pool(self, name: str) -> PoolWhy:
-        return why_pool(self._known(name), self.decisions_log.last(name))
+        records = self.context.records
+        situation = Situation(
+            policy=self.the_pools.policy(self._known(name)),
+            record=records.pool(name),
+            operations=sorted((op for op in records.operations.values() if op.pool == name), key=lambda op: op.op_id),
+            file=self.file,
+            pid=os.getpid(),
+        )
+        return why_pool(name, self.decisions_log.last(name), situation)
 
     def decisions(self, pool: str | None = None, *, newest: int = 100) -> Sequence[DecisionRecord]:
         return self.decisions_log.newest(None if pool is None else self._known(pool), newest)
@@ -57,15 +71,20 @@ class PoolMixin:
         Raises:
             UnreachableError: STATE_UNAVAILABLE.
         """
-        found: DecisionRecord | None = None
+        if (known := self.decisions_log.at(self._known(pool), at)) is not None:
+            return known
+        depth = _LEDGER_DEPTH
         try:
-            async for record in self.ledger.read("decision", self._known(pool), newest=_LEDGER_DEPTH):
-                decision = DecisionRecord.decode(record)
-                if decision.at <= at:
-                    found = decision
+            while True:
+                read = [record async for record in self.ledger.read("decision", pool, newest=depth)]
+                oldest = DecisionRecord.decode(read[0]) if read else None
+                if oldest is not None and oldest.at <= at:
+                    return _in_force(read, at)
+                if len(read) < depth or depth >= _DEEPEST:
+                    return None
+                depth *= 8
         except Unavailable as error:
             raise UnreachableError("STATE_UNAVAILABLE", why=f"the ledger: {error}") from None
-        return found
 
     async def scale(self, name: str, request: ScaleRequest, *, by: str) -> PoolView:
         policy = self.the_pools.policy(self._known(name))
@@ -162,6 +181,18 @@ class PoolMixin:
         self.context.events.publish(kind, sentence, pool=name)
         self.loop.wake(name)
         return self.the_pools.view(name)
+
+
+def _in_force(records: Sequence[bytes], at: datetime) -> DecisionRecord:
+    """The last decision made by ``at``; the first one was."""
+    first, beyond = 0, len(records)
+    while beyond - first > 1:
+        middle = (first + beyond) // 2
+        if DecisionRecord.decode(records[middle]).at <= at:
+            first = middle
+        else:
+            beyond = middle
+    return DecisionRecord.decode(records[first])
 
 
 def _until(now: datetime, seconds: float | None) -> datetime | None:

@@ -6,7 +6,6 @@ from orchestrator.scaling.decide import acts, decide, victims
 from orchestrator.scaling.history import History
 from orchestrator.scaling.log import DecisionLog
 from orchestrator.scaling.summary import allowed_silence, summarise
-from orchestrator.scaling.why import why_node, why_pool
 
 __all__ = [
     "DecisionLog",
@@ -16,6 +15,4 @@ __all__ = [
     "decide",
     "summarise",
     "victims",
-    "why_node",
-    "why_pool",
 ]

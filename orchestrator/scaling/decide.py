@@ -92,7 +92,7 @@ def _paused(case: Case) -> DecisionRecord | None:
     why = clamp.sentence.removeprefix("growth is ") if clamp is not None else ""
     without = f"; without the pause: {held.direction} {held.size}, {held.sentence}" if held.size else ""
     case.winner, case.asked = held.winner, held.wanted
-    return case.hold(Clamp(code="PAUSED_BOTH", sentence=f"the pool is {why}{without}"[:2000]))
+    return case.hold(Clamp(code="PAUSED_BOTH", sentence=f"the pool is {why}{without}"[:2000], until=case.pause.until))
 
 
 # ---------------------------------------------------------------------- outages and sizes

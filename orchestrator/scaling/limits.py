@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from orchestrator.scaling.case import Case, ago, count, percent
 from secbeat.wire.decisions import Clamp
+from secbeat.wire.pools import Breaker
 
 
 def paused_out(case: Case) -> Clamp | None:
@@ -25,7 +26,7 @@ def _paused(case: Case, direction: str, code: str, what: str) -> Clamp | None:
     until = f"until {_time(pause.until)}" if pause.until is not None else "until 'resume'"
     by = f" by {pause.by}" if pause.by else ""
     reason = f": {pause.reason}" if pause.reason else ""
-    return Clamp(code=code, sentence=f"{what} is paused{by} {until}{reason}"[:2000])
+    return Clamp(code=code, sentence=f"{what} is paused{by} {until}{reason}"[:2000], until=pause.until)
 
 
 def at_max(case: Case) -> Clamp | None:
@@ -51,10 +52,10 @@ def breaker(case: Case) -> Clamp | None:
     state = case.history.breaker
     if state.open_since is None:
         return _backoff(case)
-    failures = f"{state.failures} boots in a row never joined" + (f" ({state.last_error})" if state.last_error else "")
+    failures = f"{state.failures} boots in a row never joined{_last_error(state)}"
     if state.retry_at is None or case.now < state.retry_at:
         wait = f"the next try is at {_time(state.retry_at)}" if state.retry_at is not None else "no further try is made"
-        return Clamp(code="BREAKER_OPEN", sentence=f"{failures}; {wait}"[:2000])
+        return Clamp(code="BREAKER_OPEN", sentence=f"{failures}; {wait}"[:2000], until=state.retry_at)
     if case.seen.pending:
         return Clamp(code="BREAKER_OPEN", sentence=f"{failures}; the node that is tried now has not joined yet"[:2000])
     return None
@@ -65,10 +66,14 @@ def _backoff(case: Case) -> Clamp | None:
     if state.retry_at is None or case.now >= state.retry_at:
         return None
     failed = "the last boot" if state.failures == 1 else f"the last {state.failures} boots"
-    reason = f" ({state.last_error})" if state.last_error else ""
-    return Clamp(
-        code="BOOT_RETRY", sentence=f"{failed} failed{reason}; the next try is at {_time(state.retry_at)}"[:2000]
-    )
+    reason = _last_error(state)
+    sentence = f"{failed} failed{reason}; the next try is at {_time(state.retry_at)}"
+    return Clamp(code="BOOT_RETRY", sentence=sentence[:2000], until=state.retry_at)
+
+
+def _last_error(state: Breaker) -> str:
+    code = f"{state.last_code}: " if state.last_code else ""
+    return f" ({code}{state.last_error})" if state.last_error else ""
 
 
 def breaker_probe(case: Case, size: int) -> tuple[int, Clamp | None]:
@@ -118,7 +123,7 @@ def _cooldown(case: Case, code: str, seconds: float, times: list[datetime | None
     if passed >= timedelta(seconds=seconds):
         return None
     sentence = f"{_load(case)}the last scaling was {passed.total_seconds():.0f} s ago, the cooldown is {seconds:g} s"
-    return Clamp(code=code, sentence=sentence)
+    return Clamp(code=code, sentence=sentence, until=latest + timedelta(seconds=seconds))
 
 
 def paced(case: Case) -> Clamp | None:

@@ -208,6 +208,13 @@ _REQUESTS: tuple[Entry, ...] = (
         "Look at it: secbeat why NODE",
     ),
     Entry(
+        "NOT_NEXT",
+        "reason",
+        "Another node leaves first",
+        "A pool shrinks by the node with the fewest connections, one at a time.",
+        "To remove this one: secbeat drain NODE",
+    ),
+    Entry(
         "NOT_DRAINING",
         "error",
         "The node is not draining",

@@ -18,6 +18,7 @@ class Clamp(Wire):
 
     code: Reason
     sentence: Text
+    until: Moment | None = Field(None, description="When it ends by itself, if the clock alone decides that.")
 
 
 class Trigger(Wire):

@@ -128,4 +128,7 @@ class NodeWhy(Wire):
     pool: PoolName
     state: NodeState
     sentence: str
-    blocked_by: tuple[Reason, ...] = ()
+    blocked_by: tuple[Reason, ...] = Field((), description="What keeps it from being removed now; empty: nothing.")
+    leaves: str = Field("", description="When it will leave, as a sentence; empty if that cannot be said.")
+    leaves_at: Moment | None = Field(None, description="The time of that, as far as the clock decides.")
+    fix: str | None = Field(None, description="A command that removes it, or what keeps it.")

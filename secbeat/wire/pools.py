@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from secbeat.wire.base import Count, Moment, PoolName, Record, Wire
+from secbeat.wire.base import Count, Moment, OpId, PoolName, Record, Text, Wire
 from secbeat.wire.decisions import DecisionRecord
+from secbeat.wire.webhook import Reason
 
 PauseDirection = Literal["in", "out", "both"]
 
@@ -38,6 +39,8 @@ class Breaker(Wire):
     open_since: Moment | None = None
     retry_at: Moment | None = None
     last_error: str = Field("", max_length=500)
+    last_code: str = Field("", max_length=64)
+    last_op_id: OpId | None = None
 
 
 class PoolRecord(Record):
@@ -112,10 +115,21 @@ class NewNodeRequest(Wire):
     reason: str = Field("", max_length=500)
 
 
+class Trouble(Wire):
+    """An operation that failed or cannot go on, and why."""
+
+    op_id: OpId
+    code: Reason
+    message: Text
+    task: str | None = None
+
+
 class PoolWhy(Wire):
-    """``GET /api/v1/pools/{name}/why``: the sentence, then the decision in force."""
+    """``GET /api/v1/pools/{name}/why``: the sentence, then the decision in force (or, with ``at``, in force then)."""
 
     name: PoolName
     sentence: str
-    fix: str | None = None
+    code: Reason | None = Field(None, description="The cause: of the decision, of the trouble behind it, or observing.")
+    fix: str | None = Field(None, description="What changes it: a command to paste, or the setting and how to reload.")
+    trouble: Trouble | None = None
     decision: DecisionRecord | None

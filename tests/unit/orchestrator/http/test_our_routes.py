@@ -151,7 +151,7 @@ async def test_why_answers_the_sentence_in_force_or_at_a_past_time(api, make):
     assert now.json()["sentence"] == "It is as it should be."
     for at in ("03:30:00Z", "05:30:00+02:00", "05:30:00%2B02:00", "03:30:00"):
         then = await api.get(f"/api/v1/pools/default/why?at=2026-11-25T{at}", token="read")
-        assert then.json()["sentence"] == "Early.", at
+        assert then.json()["sentence"] == "holding at 0: Early.", at
 
 
 @pytest.mark.parametrize(("at", "status"), [("2020-01-01T00:00:00Z", 404), ("yesterday", 422), ("", 422)])

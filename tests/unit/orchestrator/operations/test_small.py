@@ -16,7 +16,7 @@ from orchestrator.operations.states import IllegalStep, advance
 from orchestrator.operations.waiting import wait
 from secbeat import ids
 from secbeat.testing import FakeClock, settle
-from secbeat.wire.operations import ENDED, OperationRecord
+from secbeat.wire.operations import ENDED, OperationError, OperationRecord
 from secbeat.wire.pools import PoolRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -82,7 +82,12 @@ def test_pauses_grow_with_the_attempts():
 
 def test_the_breaker_opens_at_its_limit_and_a_failed_probe_keeps_it_open():
     pool = PoolRecord(name="default")
-    terms = {"limit": 3, "retry_seconds": 5, "reset_seconds": 600, "sentence": "no"}
+    terms = {
+        "limit": 3,
+        "retry_seconds": 5,
+        "reset_seconds": 600,
+        "error": OperationError(code="JOB_FAILED", message="no"),
+    }
     for count, seconds in ((1, 5), (2, 10)):
         pool = breaker.failed(pool, now=NOW, **terms)
         assert (pool.breaker.failures, breaker.is_open(pool.breaker)) == (count, False)
