@@ -156,6 +156,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         tracing=tracing,
     )
     core.context.records.on_loaded = settle
+    core.file = None if loaded.path is None else loaded.path.absolute()
     leading = Leading(core, lease, clock)
     streams: dict[str, tuple[int, int]] = {}
     metrics.bind(

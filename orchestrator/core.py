@@ -115,7 +115,7 @@ class Core(PoolMixin, NodeMixin, OperationMixin):
         self.executor = Executor(self.context)
         self.repair = Repair(self.context, self.executor)
         self.loop = ScalingLoop(
-            context=self.context, pools=self.the_pools, acting=Acting(self.context, self.executor.issuing)
+            context=self.context, pools=self.the_pools, acting=Acting(self.context, self.executor.issuing), audit=audit
         )
         self.liveness = Liveness(
             context=self.context, pools=self.the_pools, executor=self.executor, messaging=messaging

@@ -12,7 +12,7 @@ import msgspec
 from pydantic import ValidationError
 
 from orchestrator.operations.backoff import retry_after
-from secbeat import __version__, signing
+from secbeat import __version__, catalogue, signing
 from secbeat.clock import Clock
 from secbeat.wire.webhook import WebhookAnswer
 
@@ -50,6 +50,11 @@ class Webhooks(Protocol):
 
 class _Superseded(msgspec.Struct):
     epoch: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
+
+
+class _Problem(msgspec.Struct):
+    code: str
+    detail: str = ""
 
 
 class WebhookClient:
@@ -148,20 +153,21 @@ def interpret(status: int, headers: Mapping[str, str], answer: bytes, *, op_id: 
         )
     if status >= 500 or status in _PASSING:
         wait = retry_after(headers.get("Retry-After"), now=clock.now())
-        return _failed(
-            "WEBHOOK_BUSY",
-            f"the receiver answered {status}: {_excerpt(answer)}",
-            arrived=True,
-            status=status,
-            wait=wait,
-        )
-    return Delivery(
-        outcome="refused",
-        arrived=True,
-        status=status,
-        code="WEBHOOK_REFUSED",
-        sentence=f"the receiver answered {status}: {_excerpt(answer)}",
-    )
+        code, sentence = _reason("WEBHOOK_BUSY", status, answer)
+        return _failed(code, sentence, arrived=True, status=status, wait=wait)
+    code, sentence = _reason("WEBHOOK_REFUSED", status, answer)
+    return Delivery(outcome="refused", arrived=True, status=status, code=code, sentence=sentence)
+
+
+def _reason(code: str, status: int, answer: bytes) -> tuple[str, str]:
+    """Code and sentence of a refusal: the receiver's own, if it is one of ours and names a code of the catalogue."""
+    try:
+        problem = msgspec.json.decode(answer, type=_Problem)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        problem = None
+    if problem is not None and problem.code in catalogue.ALL:
+        return problem.code, _excerpt(problem.detail.encode()) + f" (the receiver answered {status})"
+    return code, f"the receiver answered {status}: {_excerpt(answer)}"
 
 
 def _ours(answer: bytes, op_id: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orchestrator.operations.context import Context
@@ -13,7 +14,8 @@ from orchestrator.reconcile.pools import Pools
 from orchestrator.scaling import History, acts, allowed_silence, decide
 from secbeat.store import Unavailable
 from secbeat.wire.decisions import DecisionRecord
-from secbeat.wire.pools import Breaker, PoolRecord
+from secbeat.wire.events import AuditEvent
+from secbeat.wire.pools import Override, Pause, PoolRecord
 
 log = logging.getLogger("ResourceManager")
 
@@ -30,6 +32,7 @@ class ScalingLoop:
     context: Context
     pools: Pools
     acting: Acting
+    audit: Callable[[AuditEvent], None] = lambda _event: None
     _due: dict[str, float] = field(default_factory=dict)
     _dirty: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,7 +76,7 @@ class ScalingLoop:
     async def evaluate(self, name: str, *, scheduled: bool = True) -> DecisionRecord | None:
         """One evaluation; None: a look between two checks that found nothing to be done at once."""
         record = await self._expired(name)
-        self._look_again(name, record.breaker)
+        self._look_again(name, record)
         history = self._history(name, record)
         decision = decide(self.pools.policy(name), history, self.pools.snapshot(name), self.context.clock.now())
         if not scheduled and not (decision.code in _AT_ONCE and acts(decision)):
@@ -86,12 +89,15 @@ class ScalingLoop:
         self._tell(decision, acted=bool(op_ids))
         return decision
 
-    def _look_again(self, name: str, breaker: Breaker) -> None:
-        """A pool that waits after a failed boot is checked when its time has come, not an interval later."""
-        if breaker.open_since is None and breaker.retry_at is not None:
-            left = (breaker.retry_at - self.context.clock.now()).total_seconds()
-            if left > 0 and name in self._due:
-                self._due[name] = min(self._due[name], self.context.clock.monotonic() + left)
+    def _look_again(self, name: str, record: PoolRecord) -> None:
+        """A pool is checked when its wait after a failed boot, its pause or its manual size ends, not an interval later."""
+        breaker = record.breaker
+        ends = [breaker.retry_at] if breaker.open_since is None else []
+        ends += [held.until for held in (record.pause, record.override) if held is not None]
+        now, monotonic = self.context.clock.now(), self.context.clock.monotonic()
+        for end in ends:
+            if end is not None and name in self._due and (left := (end - now).total_seconds()) > 0:
+                self._due[name] = min(self._due[name], monotonic + left)
 
     # -------------------------------------------------------------- inputs
 
@@ -123,19 +129,32 @@ class ScalingLoop:
         after = await records.change_pool(
             name, lambda one: one.model_copy(update={"pause": pause, "override": override, "vanished": vanished})
         )
-        ended = [
-            word
-            for word, was, now in (("pause", before.pause, pause), ("manual size", before.override, override))
-            if was and not now
-        ]
-        for word in ended:
-            self.context.events.publish("pool.expired", f"The {word} of pool {name} has run out", pool=name)
+        if before.pause is not None and pause is None:
+            self._ended(name, "pause", before.pause)
+        if before.override is not None and override is None:
+            self._ended(name, "override", before.override)
         if vanished != before.vanished:
             what = "is no longer configured: it stays as it is" if vanished else "is configured again"
             self.context.events.publish(
                 "pool.vanished" if vanished else "pool.returned", f"Pool {name} {what}", pool=name
             )
         return after
+
+    def _ended(self, name: str, what: str, was: Pause | Override) -> None:
+        """What an operator began ended by itself: an event, and the second of the two in the audit."""
+        word = "pause" if what == "pause" else "manual size"
+        self.context.events.publish("pool.expired", f"The {word} of pool {name} has run out", pool=name)
+        self.audit(
+            AuditEvent(
+                at=self.context.clock.now(),
+                who="autoscaler",
+                scope="service",
+                what=f"the {word} of pool {name} has run out",
+                status=200,
+                before={what: was.model_dump(mode="json")},
+                after={what: None},
+            )
+        )
 
     # -------------------------------------------------------------- outcome
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from orchestrator.operations.webhook import MAX_ANSWER, WebhookClient
+from orchestrator.operations.webhook import MAX_ANSWER, WebhookClient, interpret
 from secbeat import ids, signing
 from secbeat.testing import FakeClock
 
@@ -177,3 +177,19 @@ async def test_a_connection_that_breaks_after_the_request_may_have_acted():
 async def test_a_url_that_cannot_be_used_is_refused(url):
     async with client() as webhooks:
         assert (await webhooks.send(url, op_id=OP, body=BODY)).outcome == "refused"
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "answer", "code"),
+    [
+        (429, "retry", b'{"code": "POOL_MACHINES_LIMIT", "detail": "its limit is 3"}', "POOL_MACHINES_LIMIT"),
+        (422, "refused", b'{"code": "BLUEPRINT_UNKNOWN", "detail": "there is no x"}', "BLUEPRINT_UNKNOWN"),
+        (429, "retry", b'{"code": "SOMEBODY_ELSES", "detail": "x"}', "WEBHOOK_BUSY"),
+        (422, "refused", b'{"code": 5}', "WEBHOOK_REFUSED"),
+        (503, "retry", b"<html>", "WEBHOOK_BUSY"),
+    ],
+)
+def test_a_refusal_keeps_the_receivers_code_if_it_is_one_of_ours(status, outcome, answer, code):
+    delivery = interpret(status, {}, answer, op_id="x", clock=FakeClock())
+    assert (delivery.outcome, delivery.code) == (outcome, code)
+    assert str(status) in delivery.sentence
