@@ -31,6 +31,7 @@ from secbeat.service import Stop, Tasks
 from secbeat.settings import Loaded, ProvisionerSettings, split_address
 from secbeat.store import Unavailable
 from secbeat.telemetry.certificates import expiry
+from secbeat.telemetry.tracing import open_tracing
 
 log = logging.getLogger("provisioner")
 
@@ -58,6 +59,8 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     blueprints = Blueprints(settings.blueprints, project, state.path / "revisions")
     blueprints.check()
     hub = LogHub(_directory(state.jobs))
+    tracing = open_tracing("provisioner", settings.telemetry)
+    stack.push_async_callback(tracing.close)
 
     forks = ForkServer(environment.base())
     await forks.start()
@@ -83,6 +86,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         queue=queue,
         messaging=bus.messaging,
         clock=SystemClock(),
+        tracing=tracing,
     )
     parts.metrics.bind_restarts(lambda: forks.restarts)
     parts.metrics.bind_certificate(expiry(settings.provisioner.tls.cert_file))

@@ -24,6 +24,7 @@ from provisioner.limits import Limits
 from provisioner.metrics import Metrics
 from provisioner.redact import Redactor
 from provisioner.secrets import Secrets
+from provisioner.tracing import JobTracing
 from provisioner.webhook.epochs import Epochs
 from provisioner.webhook.farewell import Farewells
 from provisioner.webhook.intake import Intake
@@ -34,6 +35,7 @@ from secbeat.clock import Clock
 from secbeat.paths import StateDir
 from secbeat.settings import Settings
 from secbeat.store import Bucket, Messaging, WorkQueue
+from secbeat.telemetry.tracing import OFF, Tracing
 from secbeat.wire.jobs import JobRecord
 
 
@@ -54,6 +56,7 @@ class Parts:
         queue: WorkQueue,
         messaging: Messaging,
         clock: Clock,
+        tracing: Tracing = OFF,
     ) -> None:
         ours = settings.provisioner
         self.settings, self.blueprints, self.hub = settings, blueprints, hub
@@ -68,6 +71,8 @@ class Parts:
             blueprint=self._unsigned_blueprint(), clock=clock,
         )  # fmt: skip
         self.farewells = Farewells(store=self.store, intake=self.unsigned, messaging=messaging, clock=clock)
+        self.spans = JobTracing(tracing, clock, lambda op_id: hub.directory(op_id) / "events.jsonl")
+        engine = self.spans.around(engine, self.store.seen)
         executor = Executor(
             store=self.store, engine=engine, blueprints=blueprints, joins=joins, lister=self.lister, limits=self.limits,
             hub=hub, site=Site(state.machines, state.jobs, ours.orchestrator_url), redactor=Redactor(secrets.values()),
@@ -75,7 +80,7 @@ class Parts:
         )  # fmt: skip
         self.attempts = Attempts(
             store=self.store, executor=executor, limits=self.limits, hub=hub, clock=clock, owner=owner.this_process(),
-            on_ended=self._job_ended,
+            on_ended=self._job_ended, on_left_behind=self.spans.left_behind,
         )  # fmt: skip
         self.worker = Worker(
             queue=queue, store=self.store, attempts=self.attempts, settings=ours, parallel=_parallel(settings),
@@ -95,6 +100,7 @@ class Parts:
 
     async def _job_ended(self, job: JobRecord) -> None:
         self.metrics.job_ended(job)
+        self.spans.ended(job)
         await self.farewells.job_ended(job)
 
     def _unsigned_blueprint(self) -> str:

@@ -68,7 +68,7 @@ def _prepare(job: EngineJob) -> Spec:
         project_dir=str(blueprint.project.root),
         playbook=str(playbook),
         inventory=str(inventory),
-        environment=environment.for_job(attempt, job.work_dir, blueprint.project.root),
+        environment=environment.for_job(attempt, job.work_dir, blueprint.project.root) | job.environment,
         grace_seconds=job.grace_seconds,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ class EngineJob:
     """One run. ``request`` is data from the wire, ``site`` says where things are here; neither holds a secret.
 
     ``work_dir`` does not exist yet; the engine makes it 0700 and removes it at the end. ``timeout_seconds`` bounds the
-    whole run, ``idle_seconds`` the time without any output.
+    whole run, ``idle_seconds`` the time without any output. ``environment`` is added to what a job's process gets.
     """
 
     op_id: str
@@ -29,6 +29,7 @@ class EngineJob:
     work_dir: Path
     timeout_seconds: float
     redactor: Redactor
+    environment: dict[str, str] = field(default_factory=dict)
     idle_seconds: float = 900.0
     grace_seconds: float = 10.0
 

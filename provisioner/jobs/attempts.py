@@ -16,6 +16,7 @@ from provisioner.jobs.store import JobStore
 from provisioner.limits import Limits
 from secbeat.clock import Clock, wire_time
 from secbeat.store import Unavailable
+from secbeat.telemetry.context import within
 from secbeat.wire.jobs import FINISHED, JobError, JobRecord, JobState, Progress
 
 log = logging.getLogger("provisioner.jobs")
@@ -26,8 +27,15 @@ _STORE_RETRY_SECONDS = 1.0
 EndedHook = Callable[[JobRecord], Awaitable[None]]
 
 
+async def _nobody(_record: JobRecord) -> None:
+    """Nobody wants to hear of it."""
+
+
 class Attempts:
-    """Runs attempts as ``owner``; the caller holds the node's lock. ``on_ended`` hears of every job that ended here."""
+    """Runs attempts as ``owner``; the caller holds the node's lock.
+
+    ``on_ended`` hears of every job that ended here, ``on_left_behind`` of every running job whose process is gone.
+    """
 
     def __init__(
         self,
@@ -39,9 +47,11 @@ class Attempts:
         clock: Clock,
         owner: str,
         on_ended: EndedHook,
+        on_left_behind: EndedHook = _nobody,
     ) -> None:
         self._store, self._executor, self._limits = store, executor, limits
         self._hub, self._clock, self._on_ended = hub, clock, on_ended
+        self._on_left_behind = on_left_behind
         self.owner = owner
         self.running: set[str] = set()
 
@@ -50,13 +60,22 @@ class Attempts:
 
         ``record`` may be a little old: the job is taken by compare-and-set, or not at all.
         """
+        with within(record.traceparent):
+            return await self._attempt(record, cancelled)
+
+    async def _attempt(self, record: JobRecord, cancelled: asyncio.Event) -> float | None:
+        left_behind = record.state == "running" and record.owner != self.owner
         if (error := self._hopeless(record)) is not None:
             state: JobState = "cancelled" if error.code == "JOB_CANCELLED" else "failed"
             await self._finish(record, state, Verdict(error=error))
+            if left_behind:
+                await self._on_left_behind(record)
             return None
         taken = await self._take_over(record)
         if taken is None:
             return BUSY_SECONDS
+        if left_behind:
+            await self._on_left_behind(record)
         self.running.add(record.op_id)
         try:
             verdict = await self._run(taken, cancelled)
@@ -84,8 +103,10 @@ class Attempts:
             lost = (now.state, now.owner, now.attempt) != (seen.state, seen.owner, seen.attempt)
             if lost:
                 return None
-            started: datetime = now.started_at or self._clock.now()
+            moment = self._clock.now()
+            started: datetime = now.started_at or moment
             update = {"state": "running", "owner": self.owner, "attempt": now.attempt + 1, "started_at": started}
+            update["attempt_started_at"] = moment
             return now.model_copy(update=update | {"progress": Progress(stage="starting")})
 
         taken = await self._store.change(seen.op_id, take)

@@ -15,6 +15,7 @@ from provisioner.webhook.epochs import Epochs
 from secbeat.clock import Clock
 from secbeat.errors import SecbeatError
 from secbeat.store import Unavailable, WorkQueue
+from secbeat.telemetry import context
 from secbeat.wire.jobs import JobRecord
 from secbeat.wire.webhook import Action, Operation, WebhookBody
 
@@ -89,6 +90,7 @@ class Intake:
             created_at=self._clock.now(),
             deadline=operation.deadline,
             failed_node_id=body.failed_node_id,
+            traceparent=context.checked(operation.traceparent),
         )
 
     async def take(self, job: JobRecord) -> Taken:
