@@ -12,4 +12,5 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"SecBeat autoscale {release}"
+html_copy_source = False
 nitpicky = True
