@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
+from msgspec import Raw
 
 from orchestrator.fleet.node import NEVER, Node
 from orchestrator.fleet.packing import unpack
@@ -23,7 +25,8 @@ KEPT = 20_000  # a larger fleet's JSON is made anew each time: kept, it would do
 
 _NONE: frozenset[str] = frozenset()
 HIDDEN: frozenset[str] = frozenset(state for state, status in WIRE_STATUS.items() if status is None)
-_FIRST, _LOAD, _RECORD, _RUNTIME = b'{"node_id":', b',"last_heartbeat":', b'"registered_at":', b',"reported_status":'
+_FIRST, _RECORD = b'{"node_id":', b'"registered_at":'
+_LEAST_LOAD = len(b',"last_heartbeat":"2026-11-25T03:00:00.000Z","status":null,"metrics":null,')
 _MILLISECONDS = tuple(f"{millisecond:03d}Z" for millisecond in range(1000))
 
 
@@ -50,7 +53,7 @@ class _Record(msgspec.Struct, gc=False):
     """Changes with the record."""
 
     registered_at: str
-    config: msgspec.Raw
+    config: Raw
     pool: str
     state: NodeState
     state_since: str
@@ -71,11 +74,11 @@ class _Row(msgspec.Struct, gc=False):
     its own value and all pairs up to the next field.
     """
 
-    node_id: msgspec.Raw
+    node_id: Raw
     last_heartbeat: str
     status: NodeStatus | None
     metrics: _Metrics | None
-    registered_at: msgspec.Raw
+    registered_at: Raw
     reported_status: NodeStatus | None
     cpu: float | None
     in_flight: int | None
@@ -96,7 +99,9 @@ class Times:
 
     def text(self, monotonic: float) -> str:
         """A monotonic time by the wall clock of now: milliseconds and ``Z``, as ``secbeat.clock.wire_time``."""
-        return self.wall(int((monotonic + self._offset) * 1000 + 0.5))
+        milliseconds = int((monotonic + self._offset) * 1000 + 0.5)
+        known = self._seconds.get(milliseconds // 1000)
+        return self.wall(milliseconds) if known is None else known + _MILLISECONDS[milliseconds % 1000]
 
     def wall(self, milliseconds: int) -> str:
         """The same of milliseconds since 1970."""
@@ -121,17 +126,17 @@ def chunks(nodes: Sequence[Node], clock: Clock, *, include_all: bool) -> Iterato
 
 
 def _rows(nodes: Sequence[Node], times: Times, *, keep: bool, hidden: frozenset[str]) -> list[bytes]:
-    now = times.now
-    # Silence comes without a change of the node: the row of a silent node is made anew each time.
-    rows = [None if node.dirty or node.deadline < now else node.cached for node in nodes]
-    changed = [place for place, row in enumerate(rows) if row is None and nodes[place].state not in hidden]
-    # All at once: a call for each would cost as much as the encoding. No row contains a line feed of its own.
-    lines = _encoder.encode_lines([_row(nodes[place], times) for place in changed]).splitlines()
-    for place, line in zip(changed, lines, strict=True):
-        rows[place], node = line, nodes[place]
-        if keep and node.state not in HIDDEN:  # so that a kept row is always one to be shown
-            node.cached, node.dirty = line, False
-    return list(filter(None, rows))
+    now, rows, encode = times.now, list[bytes](), _encoder.encode
+    for node in nodes:
+        if not node.dirty and node.deadline >= now:
+            # Kept rows are to be shown, and silence comes without a change of the node: such a row is made anew.
+            rows.append(node.cached)
+        elif node.state not in hidden:
+            line = encode(_row(node, times))
+            rows.append(line)
+            if keep and node.state not in HIDDEN:
+                node.cached, node.dirty = line, False
+    return rows
 
 
 def render(node: Node, times: Times) -> bytes:
@@ -144,24 +149,37 @@ def _row(node: Node, times: Times) -> _Row:
     kept = node.cached
     if kept is None:
         identity, record = _static(node, times)
+        node.spans = _share(len(_FIRST) + len(identity), len(record))
     else:
-        # A quoted word before a colon is a key: no value of the row can look like one of these.
-        identity = kept[len(_FIRST) : kept.index(_LOAD)]
-        record = kept[kept.index(_RECORD) + len(_RECORD) : kept.rindex(_RUNTIME)]
-    loaded = node.metrics_received != NEVER
+        end, size = node.spans
+        identity = kept[len(_FIRST) : end]
+        # A quoted word before a colon is a key: no value of the row can look like this.
+        start = kept.index(_RECORD, end + _LEAST_LOAD) + len(_RECORD)
+        record = kept[start : start + size]
+    received = node.received
+    heard = times.text(received) if received != NEVER else _registered(node, times)
+    status, silent = WIRE_STATUS[node.state], node.deadline < times.now
+    if node.metrics_received == NEVER:
+        return _Row(Raw(identity), heard, status, None, Raw(record), node.reported_status, None, None, None, silent)
     return _Row(
-        msgspec.Raw(identity),
-        times.text(node.received) if node.received != NEVER else _registered(node, times),
-        WIRE_STATUS[node.state],
-        _metrics(node) if loaded else None,
-        msgspec.Raw(record),
+        Raw(identity),
+        heard,
+        status,
+        _metrics(node),
+        Raw(record),
         node.reported_status,
         # Six and three decimals; ``round`` takes three times as long.
-        int(node.cpu * 1e6 + 0.5) / 1e6 if loaded and node.cpu is not None else None,
-        node.in_flight if loaded else None,
-        int(node.rps * 1e3 + 0.5) / 1e3 if loaded else None,
-        node.deadline < times.now,
+        None if node.cpu is None else int(node.cpu * 1e6 + 0.5) / 1e6,
+        node.in_flight,
+        int(node.rps * 1e3 + 0.5) / 1e3,
+        silent,
     )
+
+
+@lru_cache(maxsize=4096)
+def _share(end: int, size: int) -> tuple[int, int]:
+    """Where a row's identity ends and how long its record is: one object for all rows of that form."""
+    return end, size
 
 
 def _static(node: Node, times: Times) -> tuple[bytes, bytes]:
@@ -171,7 +189,7 @@ def _static(node: Node, times: Times) -> tuple[bytes, bytes]:
     proxy_port, management_port, _ = node.shared.listening
     record = _Record(
         registered_at=times.wall(since if packed.registered_at is None else packed.registered_at // 1000),
-        config=msgspec.Raw(node.shared.config),
+        config=Raw(node.shared.config),
         pool=node.pool,
         state=node.state,
         state_since=times.wall(since),

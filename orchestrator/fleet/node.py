@@ -37,6 +37,7 @@ class _Hot:
         "memory",
         "metrics_until",
         "protected",
+        "spans",
         "state",
     )
 
@@ -102,6 +103,7 @@ class Node(_Hot):
     legacy_metrics: LegacyCounters | None
     blocklist_version: int
     cached: bytes | None  # the node's JSON in a listing; None: the record changed
+    spans: tuple[int, int]  # of ``cached``: where the identity ends, how long the record is
     dirty: bool  # a heartbeat came since, or there is none
 
     def __init__(self, node_id: str, *, interval: float, deadline: float) -> None:
@@ -119,6 +121,7 @@ class Node(_Hot):
         self.legacy_metrics = None
         self.blocklist_version = 0
         self.cached = None
+        self.spans = (0, 0)
         self.dirty = True
 
     @property

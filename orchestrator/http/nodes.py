@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from typing import get_args
@@ -33,7 +34,8 @@ from secbeat.wire.registration import RegisterRequest, RegisterResponse
 _BY_HAND = "MANUAL"
 _AT_ONCE = 128 * 1024  # bytes of a list that are one answer with its length; more is streamed
 _TURN = 0.002  # seconds of making a list after which everything else gets its turn
-_AHEAD = 1024 * 1024  # bytes of a list that wait for a client at most: it reads one chunk while the next is made
+_AHEAD = 1024 * 1024  # bytes of a list that wait for a client here at most
+_IN_KERNEL = 4 * 1024 * 1024  # and there: what it takes at once is not copied about in a buffer of ours
 
 
 class Nodes:
@@ -113,6 +115,13 @@ class Nodes:
         return view
 
 
+def _widen(transport: asyncio.Transport) -> None:
+    transport.set_write_buffer_limits(high=_AHEAD)
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _IN_KERNEL)
+
+
 async def _stream(
     request: web.Request, begun: bytes, others: Iterator[bytes], headers: Mapping[str, str]
 ) -> web.StreamResponse:
@@ -122,7 +131,7 @@ async def _stream(
     if request.method == "HEAD":
         return response
     if request.transport is not None:
-        request.transport.set_write_buffer_limits(high=_AHEAD)
+        _widen(request.transport)
     try:
         await response.write(begun)
         since = time.perf_counter()
