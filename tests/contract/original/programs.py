@@ -77,6 +77,7 @@ class Orchestrator(Server):
     Attributes:
         registered, beats: what it has read.
         known: the ids that it gave; clear it, and it has been restarted.
+        interval: the seconds between heartbeats that it asks for.
         answers: overrides what it answers to the next requests, one each.
     """
 
@@ -86,7 +87,7 @@ class Orchestrator(Server):
         self.beats: list[serde.Heartbeat] = []
         self.known: list[str] = []
         self.answers: list[Message] = []
-        self.extra: dict[str, object] = {}
+        self.interval = 10
 
     def _original(self, message: Message) -> Message:
         if message.header("content-type") != "application/json":
@@ -108,7 +109,10 @@ class Orchestrator(Server):
         self.known.append(node_id)
         template = raw.response("node_session")
         before = template.json()["node_id"]
-        return _with(template, template.body.replace(before.encode(), node_id.encode()))
+        body = template.body.replace(before.encode(), node_id.encode())
+        return _with(
+            template, body.replace(b'"heartbeat_interval":10', f'"heartbeat_interval":{self.interval}'.encode())
+        )
 
     def _heartbeat(self, message: Message) -> Message:
         beat = serde.Heartbeat.read(message.body)
