@@ -3,8 +3,9 @@
     create    webhook ─ queue ─ engine ─ boot ─ join ─ rotation
     destroy   notice ─ drain ─ webhook ─ queue ─ teardown ─ confirm
 
-A stage ends at a moment that some record tells: the receiver's answer, the job's start and end, the node's
-registration and first healthy heartbeat, the node's last word. What nobody told (an untracked receiver has no job) is
+A stage ends at a moment that some record tells: the receiver's answer, the job's start and end (or the registration
+of its node, if that came first: the machine was there), the node's registration and first healthy heartbeat, the
+node's last word. What nobody told (an untracked receiver has no job) is
 no stage, and its time is part of the next one. So the seconds of the stages add up to the wall time, to the
 millisecond in which times are stored, whatever the clocks of other machines say.
 """
@@ -57,6 +58,10 @@ def from_node(op: OperationRecord, node: NodeRecord) -> tuple[Stage, ...]:
     told: dict[StageName, datetime] = {}
     if node.registered_at is not None:
         told["boot"] = node.registered_at
+        for stage in op.stages:
+            if stage.name == "engine":
+                # A playbook that waits for its node ends after it: the machine was made by then at the latest.
+                told["engine"] = min(stage.ended_at, node.registered_at)
         if node.state in {"active", "warm"}:
             told["join"] = node.state_since
     return _measured(op, told)
