@@ -335,7 +335,7 @@ class TelemetrySettings(Table):
 
     otlp_endpoint: str | None = restart(
         None,
-        pattern=r"^https?://[^\s/@]+",
+        pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$",
         description="Collector that takes OTLP over HTTP, e.g. http://127.0.0.1:4318; /v1/traces is added. "
         "Unset: OTEL_EXPORTER_OTLP_ENDPOINT, and without that no traces.",
     )
