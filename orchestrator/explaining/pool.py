@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from orchestrator.explaining.remedies import Situation, fix_for
 from secbeat.clock import wire_time
 from secbeat.wire.decisions import DecisionRecord
 from secbeat.wire.operations import OperationError, OperationRecord
 from secbeat.wire.pools import PoolWhy, Trouble
 
-_GROWS = {"high_cpu", "below_min", "dead_nodes", "override"}
+_AFTER_FAILURES = {"BOOT_RETRY", "BREAKER_OPEN", "BREAKER_PROBE"}
 _VERBS = {"up": "growing", "down": "shrinking", "replace": "replacing a dead node", "hold": "holding"}
 
 
@@ -20,14 +18,15 @@ def why_pool(name: str, decision: DecisionRecord | None, situation: Situation) -
         return PoolWhy(
             name=name, sentence="the pool was not evaluated yet; the next check comes with the interval", decision=None
         )
-    failed = _trouble(situation.operations, failures=situation.record.breaker.failures)
-    code, fix = _cause(decision, situation, failed if failed is not None and _explains(decision) else None)
+    waiting, failed = _waiting(situation), _failed(situation)
+    held_by = None if decision.would else waiting or (failed if decision.code in _AFTER_FAILURES else None)
+    code, fix = _cause(decision, situation, held_by)
     return PoolWhy(
         name=name,
-        sentence=_sentence(decision, failed),
+        sentence=_sentence(decision, held_by, failed if held_by is None else None),
         code=code,
         fix=fix,
-        trouble=failed,
+        trouble=held_by or failed,
         decision=decision,
     )
 
@@ -35,13 +34,13 @@ def why_pool(name: str, decision: DecisionRecord | None, situation: Situation) -
 def why_pool_then(name: str, decision: DecisionRecord) -> PoolWhy:
     """Why it was as it was, from a decision of the past: nothing of it can be changed any more."""
     code = "OBSERVE_MODE" if decision.would else decision.code
-    return PoolWhy(name=name, sentence=_sentence(decision, None), code=code, decision=decision)
+    return PoolWhy(name=name, sentence=_sentence(decision), code=code, decision=decision)
 
 
-def _cause(decision: DecisionRecord, situation: Situation, failed: Trouble | None) -> tuple[str, str | None]:
-    if failed is not None:
+def _cause(decision: DecisionRecord, situation: Situation, held_by: Trouble | None) -> tuple[str, str | None]:
+    if held_by is not None:
         again = f"   (when it is mended, to try at once: secbeat resume {decision.pool})"
-        return failed.code, f"secbeat jobs log {failed.op_id}{again}"
+        return held_by.code, f"secbeat jobs log {held_by.op_id}{again}"
     if decision.would:
         return "OBSERVE_MODE", fix_for("OBSERVE_MODE", decision, situation)
     if decision.direction != "hold":
@@ -49,14 +48,15 @@ def _cause(decision: DecisionRecord, situation: Situation, failed: Trouble | Non
     return decision.code, fix_for(decision.code, decision, situation)
 
 
-def _sentence(decision: DecisionRecord, failed: Trouble | None) -> str:
+def _sentence(decision: DecisionRecord, held_by: Trouble | None = None, failed: Trouble | None = None) -> str:
+    """The sentence; ``held_by`` stands before the decision's own, ``failed``, which holds up nothing now, behind it."""
     verb = _VERBS[decision.direction]
     says = f"observing (would be {verb})" if decision.would else verb
     first = last = ""
-    if failed is not None and _explains(decision):
-        told = f"{failed.code}: {failed.message}"[:200] in decision.sentence
-        first = f"operation {failed.op_id}, " if told else f"{described(failed)}; operation {failed.op_id}, "
-    elif failed is not None:
+    if held_by is not None:
+        told = f"{held_by.code}: {held_by.message}"[:200] in decision.sentence
+        first = f"operation {held_by.op_id}, " if told else f"{described(held_by)}; operation {held_by.op_id}, "
+    if failed is not None:
         last = f"; the last boot failed: {described(failed)}; operation {failed.op_id}"
     since = ""
     if decision.equal_count > 1 and decision.equal_since is not None:
@@ -71,17 +71,22 @@ def described(error: Trouble | OperationError) -> str:
     return f"{error.code}: {error.message}{task}"
 
 
-def _explains(decision: DecisionRecord) -> bool:
-    """Whether the pool would be another one without this failure: it grows, or it holds and would grow."""
-    return not decision.would and (decision.winner in _GROWS or decision.code in {"BOOTING_CAPACITY", "WARMING_UP"})
+def _waiting(situation: Situation) -> Trouble | None:
+    """A request for a node that is not accepted."""
+    found = [op for op in situation.operations if op.action == "create" and op.error is not None and not op.ended]
+    return _as_trouble(found[-1]) if found else None
 
 
-def _trouble(operations: Sequence[OperationRecord], *, failures: int) -> Trouble | None:
-    """A request that is not accepted, else the last boot if it failed and none joined since."""
-    creates = [op for op in operations if op.action == "create" and op.error is not None]
-    waiting = [op for op in creates if not op.ended]
-    failed = [op for op in creates if op.state == "failed"] if failures else []
-    found = waiting[-1:] or failed[-1:]
-    if not found or (error := found[0].error) is None:
+def _failed(situation: Situation) -> Trouble | None:
+    """The last boot, if it failed and none joined since."""
+    if not situation.record.breaker.failures:
         return None
-    return Trouble(op_id=found[0].op_id, code=error.code, message=error.message, task=error.task)
+    found = [op for op in situation.operations if op.action == "create" and op.state == "failed"]
+    return _as_trouble(found[-1]) if found else None
+
+
+def _as_trouble(op: OperationRecord) -> Trouble | None:
+    error = op.error
+    if error is None:
+        return None
+    return Trouble(op_id=op.op_id, code=error.code, message=error.message, task=error.task)

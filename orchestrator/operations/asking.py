@@ -35,7 +35,10 @@ async def ask(context: Context, op: OperationRecord, url: str) -> tuple[Operatio
 
     async def send(epoch: int) -> tuple[OperationRecord, Delivery]:
         written = await context.records.change_operation(
-            op.op_id, lambda one: one.model_copy(update={"attempts": one.attempts + 1, "may_exist": True})
+            op.op_id,
+            lambda one: one.model_copy(
+                update={"attempts": one.attempts + 1, "calls": one.calls + 1, "may_exist": True}
+            ),
         )
         failed = None if op.failed_node_id is None else context.records.node(op.failed_node_id)
         payload = body.encode(

@@ -65,7 +65,8 @@ class Destroying:
         reply = await self._terminate(op, node)
         if reply.outcome == "accepted":
             context.metrics.node_terminated(op.pool)
-            await context.advance(op, "draining", drain_deadline=self._grace_end(op, reply), error=None)
+            grace = self._grace_end(op, reply)
+            await context.advance(op, "draining", drain_deadline=grace, error=None, calls=op.calls + 1)
             return 0.0
         if await self._has_ended(node) or self._overdue(op):
             await self._drained(op, error("TERMINATE_FAILED", reply.sentence))
@@ -74,6 +75,7 @@ class Destroying:
         await context.alter(
             op,
             attempts=op.attempts + 1,
+            calls=op.calls + 1,
             next_attempt_at=context.clock.now() + timedelta(seconds=wait),
             error=error("TERMINATE_FAILED", reply.sentence),
         )

@@ -90,7 +90,7 @@ class ScalingLoop:
         return decision
 
     def _look_again(self, name: str, record: PoolRecord) -> None:
-        """A pool is checked when its wait after a failed boot, its pause or its manual size ends, not an interval later."""
+        """A pool is checked when its wait after a failed boot, its pause or its manual size ends, and not later."""
         breaker = record.breaker
         ends = [breaker.retry_at] if breaker.open_since is None else []
         ends += [held.until for held in (record.pause, record.override) if held is not None]

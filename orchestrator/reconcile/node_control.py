@@ -92,13 +92,16 @@ class NodeMixin:
         return JoinFile(server_url=server_url, **secret.model_dump())
 
     def why_node(self, node_id: str) -> NodeWhy:
-        record = self._node(node_id)
+        operation = self._concerning(node_id)
+        record = self.context.records.node(node_id)
+        if record is None:
+            record = self._node(node_id) if operation is None else _gone(operation)
         return why_node(
             record,
             load=self._load(node_id),
             decision=self.decisions_log.last(record.pool),
             policy=self.the_pools.policy(record.pool),
-            operation=self._concerning(record),
+            operation=operation,
         )
 
     def _load(self, node_id: str) -> Load:
@@ -110,9 +113,9 @@ class NodeMixin:
             return "warming"
         return "counts" if node.metrics_until >= now else "stale"
 
-    def _concerning(self, record: NodeRecord) -> OperationRecord | None:
+    def _concerning(self, node_id: str) -> OperationRecord | None:
         """The open operation about the node, else the last one that should have removed it and could not."""
-        known = [op for op in self.context.records.operations.values() if op.node_id == record.node_id]
+        known = [op for op in self.context.records.operations.values() if op.node_id == node_id]
         stuck = [op for op in known if op.action == "destroy" and op.state in {"needs_operator", "failed"}]
         found = [op for op in known if not op.ended] or stuck
         return max(found, key=lambda op: op.op_id, default=None)
@@ -174,3 +177,14 @@ class NodeMixin:
                 why=f"so many {action} operations may be open: {settings.max_open_operations_per_pool} in pool {pool}, "
                 f"{settings.max_open_operations} in all",
             )
+
+
+def _gone(operation: OperationRecord) -> NodeRecord:
+    """A node that only the operation which could not remove its machine still knows."""
+    return NodeRecord(
+        node_id=operation.node_id,
+        pool=operation.pool,
+        state="gone",
+        state_since=operation.ended_at or operation.updated_at,
+        created_at=operation.created_at,
+    )

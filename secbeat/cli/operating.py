@@ -39,18 +39,27 @@ def scale(
     *,
     duration: ForOption = None,
     if_revision: RevisionOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its revision; do nothing.")] = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = "20m",
 ) -> None:
     """Set a pool to a size.
 
-    The loop keeps it there until the time is over, or until 'secbeat resume POOL'.
+    The plan is told first. The loop keeps the pool there until the time is over, or until 'secbeat resume POOL'.
     """
-    from secbeat.cli import waiting
+    from secbeat.cli import planning, waiting
 
     body = _body(size=size, for_seconds=_seconds(duration), if_revision=if_revision)
     limit = parse_duration(timeout)
     client = session.client
+    before = client.get(*_API, "pools", pool)
+    planning.check_revision(before, if_revision)
+    plan = planning.plan(before, size, _seconds(duration), session.now)
+    if dry_run:
+        session.output.text(planning.lines(plan), plan)
+        return
+    for line in planning.lines(plan):
+        note(line)
     known = _ended(client, pool) if wait else set()
     view = client.post(*_API, "pools", pool, "scale", body=body)
     if wait:

@@ -105,7 +105,8 @@ def show_operation(
     """Show one operation."""
     from secbeat.cli import resolving
 
-    session.output.record(session.client.get(*_API, "operations", resolving.op_id(session.client, operation)))
+    found = session.client.get(*_API, "operations", resolving.op_id(session.client, operation))
+    session.output.record(found, sentence=views.failure(found) or None)
 
 
 @jobs.callback(epilog=example("secbeat jobs", "secbeat jobs log 01JD2K -f"))
@@ -124,8 +125,7 @@ def show_job(session: Session, job: Annotated[str, typer.Argument(help="Operatio
     from secbeat.cli import resolving
 
     found = session.client.get(*_API, "jobs", resolving.op_id(session.client, job, of="jobs"))
-    error = found.get("error")
-    session.output.record(found, sentence=f"{error['code']}: {error['message']}" if error else None)
+    session.output.record(found, sentence=views.failure(found) or None)
 
 
 @decisions.callback(epilog=example("secbeat decisions --pool web", "secbeat decisions show web@1234"))

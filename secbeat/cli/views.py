@@ -109,6 +109,18 @@ def _notes(row: Row) -> str:
     return ", ".join(word for word in ("protected", "legacy", "silent") if row.get(word))
 
 
+def kept(rows: Sequence[Row]) -> list[Column]:
+    """Columns of ``secbeat why POOL --nodes``."""
+    short = shortener(str(row.get("node_id", "")) for row in rows)
+    return [
+        Column("NODE", lambda row: short(row.get("node_id"))),
+        Column("STATE", _key("state")),
+        Column("KEPT BY", lambda row: ", ".join(row.get("blocked_by") or ())),
+        Column("LEAVES", _key("leaves")),
+        Column("WHY", _key("sentence")),
+    ]
+
+
 def operations(rows: Sequence[Row], now: datetime) -> list[Column]:
     """Columns of ``secbeat operations``."""
     short = shortener(str(row.get("op_id", "")) for row in rows)
@@ -120,11 +132,16 @@ def operations(rows: Sequence[Row], now: datetime) -> list[Column]:
         Column("NODE", lambda row: node(row.get("node_id"))),
         Column("STATE", _key("state")),
         Column("AGE", _age("created_at", now), right=True),
-        Column("TRIES", _key("attempts"), right=True),
+        Column("TRIES", _tries, right=True),
         Column("BY", _key("requested_by")),
         Column("REASON", _key("reason")),
-        Column("DETAIL", lambda row: _error(row) or row.get("stage")),
+        Column("DETAIL", lambda row: failure(row) or row.get("stage")),
     ]
+
+
+def _tries(row: Row) -> object:
+    """Calls of receiver and node in all; a record of an older version has those of its last step only."""
+    return row.get("calls") or row.get("attempts")
 
 
 def jobs(rows: Sequence[Row], now: datetime) -> list[Column]:
@@ -140,7 +157,7 @@ def jobs(rows: Sequence[Row], now: datetime) -> list[Column]:
         Column("AGE", _age("created_at", now), right=True),
         Column("TOOK", lambda row: _took(row, now), right=True),
         Column("ENGINE", _key("engine")),
-        Column("DETAIL", lambda row: _error(row) or (row.get("progress") or {}).get("stage")),
+        Column("DETAIL", lambda row: failure(row) or (row.get("progress") or {}).get("stage")),
     ]
 
 
@@ -154,9 +171,13 @@ def _took(row: Row, now: datetime) -> str:
         return "-"
 
 
-def _error(row: Row) -> str:
+def failure(row: Row) -> str:
+    """Why an operation or a job failed or waits: code, sentence, and the task if the sentence does not name it."""
     error: Any = row.get("error")
-    return f"{error.get('code')}: {error.get('message')}" if isinstance(error, dict) else ""
+    if not isinstance(error, dict):
+        return ""
+    task, message = error.get("task"), str(error.get("message"))
+    return f"{error.get('code')}: {message}" + (f" (task '{task}')" if task and task not in message else "")
 
 
 def decisions(now: datetime) -> list[Column]:

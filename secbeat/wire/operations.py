@@ -73,6 +73,7 @@ class OperationRecord(Record):
     updated_at: Moment
     ended_at: Moment | None = None
     attempts: Count = Field(0, description="Calls of the current step (webhook or terminate) so far.")
+    calls: Count = Field(0, description="Calls of all steps so far.")
     next_attempt_at: Moment | None = None
     tracked: bool | None = Field(
         None, description="Whether the receiver knows op_ids; false: a 2xx was all it said, and it is never sent again."

@@ -97,8 +97,10 @@ def test_a_failed_boot_is_named_first_where_it_holds_growth_and_last_where_it_do
     failed = operation(state="failed", error=error)
     breaker = Breaker(failures=1, last_error="disk full", last_code="PLAYBOOK_FAILED", last_op_id=OP)
     known = situation(operations=[failed], record=PoolRecord(name="web", breaker=breaker))
-    held = why_pool("web", pool(history={"up_checks": 1}, max=2).ask(seen(0.9)), known)
-    assert held.sentence.startswith("holding at 2: PLAYBOOK_FAILED: disk full (task 'Copy the image'); operation 01K")
+    waits = breaker.model_copy(update={"retry_at": pool().now + timedelta(seconds=5)})
+    held = why_pool("web", pool(history={"up_checks": 1, "breaker": waits}).ask(seen(0.9)), known)
+    assert held.sentence.startswith("holding at 2: operation 01K")
+    assert "the last boot failed (PLAYBOOK_FAILED: disk full); the next try is at 2026-" in held.sentence
     assert held.code == "PLAYBOOK_FAILED"
     idle = why_pool("web", pool().ask(seen(0.5)), known)
     assert idle.sentence.startswith("holding at 2: cpu 50 % ")

@@ -261,3 +261,13 @@ async def test_a_callback_report_stands_in_for_a_job_record():
         await settle()
         failed = w.core.operation(op.op_id)
         assert (failed.state, failed.error.code, failed.error.message) == ("failed", "JOB_FAILED", "quota")
+
+
+async def test_an_ended_operation_still_says_how_often_it_called():
+    w = world()
+    w.receiver.manner = "busy"
+    async with w:
+        await w.until(lambda: w.operations()[0].attempts == 2, within=60)
+        w.receiver.manner = "tracked"
+        await w.until(lambda: w.operations()[0].state == "succeeded", within=60)
+        assert (w.operations()[0].calls, w.operations()[0].attempts) == (3, 0)

@@ -14,7 +14,7 @@ def test_why_of_a_pool_has_sentence_numbers_clamps_and_fix(run, stub):
     assert out.startswith("web: CPU 42% is within 30% to 80%\n")
     for part in (
         "WITHIN_LIMITS",
-        "3 now, 3 wanted",
+        "from 3 to 3",
         "2 active, 1 pending",
         "cpu 42%",
         "COOLDOWN: a scale-down waits 2m",

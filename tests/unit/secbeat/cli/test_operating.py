@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from secbeat.cli import waiting
@@ -58,6 +60,39 @@ def test_scale_sends_size_duration_and_revision(run, stub):
     assert stub.body(f"{API}/pools/web/scale") == {"size": 5, "for_seconds": 7200.0, "if_revision": 3}
 
 
+def test_scale_tells_its_plan_before_it_acts(run, stub):
+    result = run("scale", "web", "5", "--for", "2h", "--url", stub.url)
+    assert result.err.startswith("plan: pool web from 3 to 5: creates 2; held until ")
+    assert "revision 3\n" in result.err
+
+
+def test_a_plan_names_who_would_leave_and_does_nothing(run, stub):
+    candidates = [
+        {"node_id": stub.NODE, "blocked_by": "PROTECTED"},
+        {"node_id": stub.OTHER, "blocked_by": None},
+        {"node_id": stub.TWIN, "blocked_by": None},
+    ]
+    decision = dict(stub.POOL["decision"], snapshot={"candidates": candidates})
+    pause = {"direction": "in", "until": None}
+    stub.answers["GET", f"{API}/pools/web"] = dict(stub.POOL, decision=decision, pause=pause)
+    result = run("scale", "web", "2", "--dry-run", "--url", stub.url)
+    assert (result.code, stub.paths("POST")) == (0, [])
+    assert "from 3 to 2: removes 1 (abcdef12 as things are); held until 'secbeat resume' ends it" in result.out
+    assert "nothing happens while PAUSED_IN holds the pool: secbeat why web" in result.out
+    data = json.loads(run("scale", "web", "2", "--dry-run", "-o", "json", "--url", stub.url).out)
+    assert (data["nodes"], data["revision"], data["held_by"]) == ([stub.OTHER], 3, "PAUSED_IN")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["11"], "SIZE_OUT_OF_RANGE"), (["5", "--if-revision", "2"], "CHANGED_MEANWHILE")]
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused_and_nothing_is_sent(run, stub, arguments, code):
+    for more in ([], ["--dry-run"]):
+        result = run("scale", "web", *arguments, *more, "--url", stub.url)
+        assert (result.code, stub.paths("POST")) == (3, [])
+        assert f"error[{code}]" in result.err
+
+
 def test_pause_sends_direction_and_reason_and_warns_when_it_has_no_end(run, stub):
     result = run("pause", "web", "--direction", "in", "--reason", "upgrade", "--url", stub.url)
     assert stub.body(f"{API}/pools/web/pause") == {"direction": "in", "reason": "upgrade"}
@@ -87,7 +122,8 @@ def test_a_wrong_timeout_is_refused_before_anything_is_sent(run, stub):
 
 def test_scale_wait_ends_when_the_pool_serves_at_its_size(run, stub, monkeypatch):
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
-    views = iter([dict(stub.POOL, active=2, pending=1), dict(stub.POOL, active=3, pending=0)])
+    begun = dict(stub.POOL, active=2, pending=1)
+    views = iter([begun, begun, dict(stub.POOL, active=3, pending=0)])
     stub.answers["GET", f"{API}/pools/web"] = lambda: next(views)
     stub.answers["GET", f"{API}/operations"] = {"items": []}
     result = run("scale", "web", "3", "--wait", "--url", stub.url, "-o", "json")
