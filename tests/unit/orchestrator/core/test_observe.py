@@ -159,3 +159,52 @@ async def test_while_nats_is_away_nothing_changes():
         w.messaging.connected = True
         w.receiver.manner = "tracked"
         await w.until(lambda: len(w.active()) == 1, within=60)
+
+
+@st.composite
+def policies(draw):
+    """Any policy, and a fleet that may be far outside its min and max."""
+    low = draw(st.integers(0, 6))
+    down, up = sorted(
+        draw(st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0]), min_size=2, max_size=2, unique=True))
+    )
+    policy = {
+        "min": low,
+        "max": low + draw(st.integers(0, 6)),
+        "scale_down_cpu_threshold": down,
+        "scale_up_cpu_threshold": up,
+        "scale_up_checks": draw(st.integers(1, 3)),
+        "scale_down_checks": draw(st.integers(1, 3)),
+        "max_step_up": draw(st.integers(1, 20)),
+        "scale_up_cooldown_seconds": draw(st.sampled_from([0, 60])),
+        "scale_down_cooldown_seconds": draw(st.sampled_from([0, 60])),
+        "warmup_seconds": draw(st.sampled_from([0, 30])),
+        "min_fresh_fraction": draw(st.sampled_from([0.0, 0.5, 1.0])),
+    }
+    return policy, draw(st.integers(0, 15)), draw(st.lists(st.sampled_from([0.0, 0.05, 0.4, 0.9, 1.0]), max_size=4))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(policies())
+def test_whatever_the_policy_and_the_size_an_observed_pool_submits_nothing_and_says_would(drawn):
+    policy, nodes, loads = drawn
+
+    async def scenario():
+        async with world(pool={**policy, "mode": "observe"}) as w:
+            for _ in range(nodes):
+                await _step(w, "register")
+            for load in loads:
+                w.load(load)
+                await w.clock.advance(40)
+            await settle()
+            decisions = w.core.decisions("default", newest=1000)
+            assert decisions
+            assert all(one.would and one.op_ids == () for one in decisions)
+            assert w.receiver.calls == []
+            assert w.nodes.terminated == []
+            assert [key for key in w.stored.data if key.startswith("op.")] == []
+            missing = nodes < policy["min"] or nodes > policy["max"]
+            assert not (missing and all(one.size == 0 for one in decisions)), "it says what it would do"
+
+    with asyncio.Runner() as runner:
+        runner.run(scenario())
