@@ -23,7 +23,7 @@ STEPS = [
 
 @pytest.mark.timeout(400)
 def test_the_whole_loop_runs_under_load_without_a_lost_request_and_leaves_nothing(demo):
-    assert demo.wait() == 0, demo.stderr
+    assert demo.wait() == 0, demo.stderr + (demo.home / "stdout").read_text()
     result = demo.result
     assert result["ok"] is True
     assert result["problems"] == []
