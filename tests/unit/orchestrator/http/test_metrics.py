@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from datetime import timedelta
 
 import pytest
 from aiohttp import ClientSession
@@ -160,25 +160,80 @@ def test_the_build_names_the_version(metrics):
     assert value(metrics, "secbeat_build_info", version=__version__) == 1
 
 
-def test_nodes_that_come_and_go_leave_the_number_of_series_as_it_was(metrics):
-    metrics.node_terminated("web")
-    before = len(samples(metrics))
-    for _ in range(1000):
+def test_a_thousand_nodes_that_come_and_go_leave_the_number_of_series_as_it_was(metrics, make):
+    views = [make.pool_view("web")]
+    opened = []
+    metrics.bind(pools=lambda: views, operations=lambda: opened)
+
+    def churn():
+        at = make.start
+        created = make.operation(pool="web", action="create", state="succeeded", ended_at=at, stages=stages(at))
+        destroyed = created.model_copy(update={"action": "destroy", "op_id": "01M89P4QVP8VVN49S2N7D7FP4A"})
+        opened[:] = [created.model_copy(update={"state": "booting"})]
         metrics.node_registered()
+        metrics.decision("web", "up", "HIGH_FLEET_CPU_LOAD")
+        metrics.webhook_call(True, "web")
+        metrics.job_accepted(at, at)
+        metrics.operation_ended(created)
         metrics.node_terminated("web")
         metrics.node_died()
+        metrics.node_left()
+        metrics.operation_ended(destroyed.model_copy(update={"stages": stages(at, "drain")}))
+
+    def stages(at, name="boot"):
+        return (Stage(name=name, ended_at=at, seconds=1.0),)
+
+    churn()
+    before = len(samples(metrics))
+    for _ in range(1000):
+        churn()
     assert len(samples(metrics)) == before
 
 
-def test_names_of_ours_follow_the_conventions(metrics, make):
+def test_a_paused_pool_tells_for_how_long(make):
+    metrics = Metrics(now=lambda: make.start.timestamp() + 90_000)
+    metrics.pool(make.pool_view("web", pause=Pause(direction="both", since=make.start)))
+    metrics.pool(make.pool_view("edge"))
+    assert value(metrics, "secbeat_pool_pause_age_seconds", pool="web") == 90_000
+    assert ("secbeat_pool_pause_age_seconds", (("pool", "edge"),)) not in samples(metrics)
+
+
+def test_failures_of_the_webhook_are_counted_until_it_answers(make):
+    clock = [100.0]
+    metrics = Metrics(now=lambda: clock[0])
+    for ok in (True, False, False):
+        metrics.webhook_call(ok, "web")
+        clock[0] += 10
+    assert value(metrics, "secbeat_webhook_consecutive_failures") == 2
+    assert value(metrics, "secbeat_webhook_last_success_timestamp_seconds") == 100
+    metrics.webhook_call(True, "web")
+    assert value(metrics, "secbeat_webhook_consecutive_failures") == 0
+
+
+def test_open_operations_show_by_state_with_the_age_of_the_oldest(make):
+    metrics = Metrics(now=lambda: make.start.timestamp() + 60)
+    young = make.operation(pool="web", state="accepted", created_at=make.start + timedelta(seconds=50))
+    metrics.bind(operations=lambda: [make.operation(pool="web", state="accepted"), young])
+    labels = {"pool": "web", "action": "create", "state": "accepted"}
+    assert value(metrics, "secbeat_open_operations", **labels) == 2
+    assert value(metrics, "secbeat_open_operation_age_seconds", **labels) == 60
+
+
+def test_the_last_evaluation_of_each_pool_tells_when_it_was(make):
+    metrics = Metrics(now=lambda: 500.0)
     metrics.pool(make.pool_view("web"))
     metrics.decision("web", "hold", "WITHIN_THRESHOLDS")
-    for family in metrics.registry.collect():
-        if not family.name.startswith("secbeat_"):
-            continue
-        assert re.fullmatch(r"secbeat_[a-z_]+[a-z]", family.name)
-        assert family.documentation.endswith("."), family.name
-        assert not {"node", "node_id", "op_id"} & {label for s in family.samples for label in s.labels}, family.name
+    metrics.decision("gone", "hold", "WITHIN_THRESHOLDS")
+    assert value(metrics, "secbeat_pool_last_decision_timestamp_seconds", pool="web") == 500
+    assert ("secbeat_pool_last_decision_timestamp_seconds", (("pool", "gone"),)) not in samples(metrics)
+
+
+def test_durations_name_their_trace_in_the_openmetrics_form_alone(metrics, make):
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    stage = Stage(name="boot", ended_at=make.start, seconds=1.5)
+    metrics.operation_ended(make.operation(state="succeeded", stages=(stage,), traceparent=trace))
+    assert f'# {{trace_id="{"a" * 32}"}} 1.5' in exposition.generate_latest(metrics.registry).decode()
+    assert "trace_id" not in generate_latest(metrics.registry).decode()
 
 
 def test_the_openmetrics_form_is_valid_too(metrics, make):
