@@ -4,6 +4,9 @@ The original terminates a node and forgets it; its machine would stay for ever. 
 ``Terminating``, whoever its orchestrator is. That, and a management port that answers no more, is taken as the end.
 A node that registered with an original orchestrator got its id there, so a last heartbeat may come under an id that
 is not ours: it then counts for machines of unsigned senders that were seen alive and whose port is closed now.
+
+A node that dies says nothing. Its orchestrator asks for another one and names the address: with a closed port that is
+as good as a farewell, for a machine that stood before it was said.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 
 import msgspec
 
@@ -29,6 +33,7 @@ _LOOK_SECONDS = 2.0
 _WATCH_SECONDS = 10.0
 _CLOSED_LOOKS = 2
 _PATIENCE_SECONDS = 120.0
+_GIVEN_UP_SECONDS = 600.0
 _FINAL = "Terminating"
 
 
@@ -69,6 +74,11 @@ class Farewells:
         self._seen_alive: set[str] = set()
         self._ending: dict[str, float] = {}
         self._strangers: list[float] = []
+        self._given_up: dict[str, tuple[datetime, float]] = {}
+
+    def given_up(self, address: str) -> None:
+        """An orchestrator holds the node at this address for dead."""
+        self._given_up[address] = (self._clock.now(), self._clock.monotonic())
 
     async def run(self) -> None:
         """Listen and look until cancelled."""
@@ -151,14 +161,19 @@ class Farewells:
         now = self._clock.monotonic()
         self._strangers = [at for at in self._strangers if now - at < _PATIENCE_SECONDS]
         self._ending = {node_id: at for node_id, at in self._ending.items() if node_id in self._machines}
-        candidates = set(self._ending) | (self._seen_alive & set(self._machines) if self._strangers else set())
-        for node_id in candidates:
+        self._given_up = {key: said for key, said in self._given_up.items() if now - said[1] < _GIVEN_UP_SECONDS}
+        named = set(self._ending) | {node_id for node_id, one in self._machines.items() if self._is_given_up(one)}
+        for node_id in named | (self._seen_alive & set(self._machines) if self._strangers else set()):
             record = self._machines[node_id]
             if record.machine is not None and await self._closed(record.machine):
-                if node_id not in self._ending and self._strangers:
+                if node_id not in named and self._strangers:
                     self._strangers.pop(0)
                 await self._tear_down(record)
                 self._forget(node_id)
+
+    def _is_given_up(self, record: MachineRecord) -> bool:
+        said = None if record.machine is None else self._given_up.get(record.machine.address)
+        return said is not None and record.created_at < said[0]
 
     async def _closed(self, machine: Machine) -> bool:
         for _ in range(_CLOSED_LOOKS):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 from provisioner.jobs.store import JobStore
@@ -30,7 +31,10 @@ _TEARDOWN_AGAIN = timedelta(minutes=5)
 
 
 class UnsignedIntake:
-    """Translates their requests, and keeps the keys that make each of them happen once."""
+    """Translates their requests, and keeps the keys that make each of them happen once.
+
+    ``on_given_up`` hears the address of each node that a sender has given up, whether or not it gets another one.
+    """
 
     def __init__(
         self, *, intake: Intake, store: JobStore, bucket: Bucket, pool: str, blueprint: str, clock: Clock
@@ -38,6 +42,7 @@ class UnsignedIntake:
         self._intake, self._store, self._bucket, self._clock = intake, store, bucket, clock
         self._pool, self._blueprint = pool, blueprint
         self._one_at_a_time = asyncio.Lock()
+        self.on_given_up: Callable[[str], None] = lambda _address: None
 
     async def request(self, body: UnsignedBody, raw: bytes) -> Taken:
         """A scale-up or a replacement.
@@ -45,6 +50,8 @@ class UnsignedIntake:
         Raises:
             Refused: 422, 429, 503 (which these senders do not retry).
         """
+        if body.failed_node_ip is not None:
+            self.on_given_up(str(body.failed_node_ip))
         # The slots are claimed before their jobs are written; within one process nobody may see the gap.
         async with self._one_at_a_time:
             return await self._request(body, "body." + hashlib.sha256(raw).hexdigest()[:40])

@@ -306,36 +306,63 @@ async def test_a_request_that_was_refused_does_not_stand_in_the_way_of_the_next(
     assert (await ours.provision(first | {"timestamp": "2026-11-23T17:53:54Z"})).status == 202
 
 
-@row("11.3.teardown.from-orchestrator")
-async def test_a_machine_whose_node_has_said_goodbye_and_closed_its_port_is_torn_down(provisioner):
+class Made:
+    """Our provisioner after the recorded scale-up: a machine stands at 127.0.9.1, and its node runs."""
+
+    def __init__(self, ours, job):
+        self.ours, self.job = ours, job
+        self.open_ports = {"127.0.9.1"}
+
+    async def probe(self, machine):
+        return machine.address in self.open_ports
+
+    async def actions(self):
+        return [one.action for one in await self.ours.jobs()]
+
+
+@pytest.fixture
+async def made(provisioner):
     ours = await provisioner()
     await ours.ask(raw.recorded("webhook_predicted.request.bin"))
     (job,) = await ours.jobs()
-    open_ports = {"127.0.9.1"}
-
-    async def probe(machine):
-        return machine.address in open_ports
-
+    made = Made(ours, job)
     record = MachineRecord(
         cluster_id=job.cluster_id, node_id=job.node_id, op_id=job.op_id, pool="default", blueprint="default",
         blueprint_digest="d", target="local", signed=False, created_at=ours.clock.now(),
         machine=Machine(id="i", name="n", address="127.0.9.1"),
     )  # fmt: skip
     await ours.parts.store.put_machine(record)
-    ours.parts.farewells._probe = probe
+    ours.parts.farewells._probe = made.probe
     listening = asyncio.create_task(ours.parts.farewells.run())
     await ours.clock.advance(12)
-    # The original gave the node an id of its own: that is the one under which it says goodbye.
-    goodbye = {"v": 1, "node_id": IDENTITY, "status": "Terminating"}
-    await ours.messaging.linked().publish(subjects.heartbeat(IDENTITY), json.dumps(goodbye).encode())
-    await ours.clock.advance(30)
-    assert [one.action for one in await ours.jobs()] == ["create"], "its port is still open"
-    open_ports.clear()
-    await ours.clock.advance(30)
-    destroy = (await ours.jobs())[-1]
-    assert (destroy.action, destroy.node_id, destroy.reason) == ("destroy", job.node_id, "UNSIGNED_TEARDOWN")
+    yield made
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
+
+
+@row("11.3.teardown.from-orchestrator")
+async def test_a_machine_whose_node_has_said_goodbye_and_closed_its_port_is_torn_down(made):
+    # The original gave the node an id of its own: that is the one under which it says goodbye.
+    goodbye = {"v": 1, "node_id": IDENTITY, "status": "Terminating"}
+    await made.ours.messaging.linked().publish(subjects.heartbeat(IDENTITY), json.dumps(goodbye).encode())
+    await made.ours.clock.advance(30)
+    assert await made.actions() == ["create"], "its port is still open"
+    made.open_ports.clear()
+    await made.ours.clock.advance(30)
+    destroy = (await made.ours.jobs())[-1]
+    assert (destroy.action, destroy.node_id, destroy.reason) == ("destroy", made.job.node_id, "UNSIGNED_TEARDOWN")
+
+
+@row("11.3.given_up.from-orchestrator")
+async def test_a_machine_whose_node_the_original_has_given_up_is_replaced_and_torn_down(made):
+    failed = raw.request("webhook_failure").json() | {"failed_node_ip": "127.0.9.1"}
+    assert (await made.ours.provision(failed)).status == 202
+    await made.ours.clock.advance(30)
+    assert await made.actions() == ["create", "create"], "its port is still open"
+    made.open_ports.clear()
+    await made.ours.clock.advance(30)
+    destroy = (await made.ours.jobs())[-1]
+    assert (destroy.action, destroy.node_id) == ("destroy", made.job.node_id)
 
 
 # ---------------------------------------------------------------- 11.4: our orchestrator towards originals

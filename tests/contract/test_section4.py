@@ -461,6 +461,15 @@ async def test_starting_is_accepted(fleet):
     assert (answer.status, answer.body) == (200, b"")
 
 
+@row("4.api_key.from-client")
+async def test_the_header_of_the_documentation_is_no_token(fleet):
+    ours = await fleet()
+    node_id = await ours.register()
+    sent = raw.original("POST", f"/api/v1/nodes/{node_id}/terminate")
+    keyed = raw.Message(sent.first, (*sent.headers, ("X-SecBeat-API-Key", "operator-token")), b"")
+    assert (await ours.ask(keyed)).status == 401
+
+
 @row("4.not_routed.from-client")
 @pytest.mark.parametrize(
     "path",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from secbeat import ids
+from secbeat.settings import OrchestratorSettings
+from secbeat.testing.waiting import until
 from tests.contract import raw
 from tests.contract.original import serde
 from tests.contract.original.programs import Receiver, Server
@@ -177,6 +180,19 @@ async def test_it_is_retried_with_one_key_until_it_is_accepted(fleet, serve):
     await ours.world.clock.advance(120)
     keys = [one.header("idempotency-key") for one in server.requests]
     assert keys == [ours.world.operations()[0].op_id] * 3
+
+
+@row("7.timeout.to-receiver")
+async def test_a_receiver_that_does_not_answer_in_time_is_asked_again_with_the_same_key(fleet, serve):
+    assert OrchestratorSettings().webhook_timeout_seconds == 15
+    answers = [None]
+    server = await serve(lambda _: answers.pop() if answers else OK)
+    ours = await called(fleet, server.url, timeout_seconds=lambda: 0.2)
+    async with asyncio.timeout(10):
+        await until(lambda: ours.world.operations()[0].error is not None)
+    assert ours.world.operations()[0].error.code == "WEBHOOK_TIMEOUT"
+    await ours.until(lambda: ours.world.operations()[0].state == "booting")
+    assert len({one.header("idempotency-key") for one in server.requests}) == 1
 
 
 @row("7.redirects.to-receiver")

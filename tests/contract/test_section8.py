@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 
 from orchestrator.app import main as orchestrator_main
-from secbeat import subjects
+from secbeat import bus, subjects
+from secbeat.bus.server import NatsServer
 from secbeat.errors import SecbeatError
 from secbeat.service import Stop
-from secbeat.settings import Loaded, Settings
+from secbeat.settings import Loaded, NatsSettings, Settings
 from secbeat.testing.messaging import matches
 from tests.contract import raw
 from tests.contract.original import serde
@@ -49,6 +53,96 @@ async def joined(node):
     await ours.until(lambda: len(original.beats) >= 3)
     yield ours
     await original.close()
+
+
+@row("8.url.to-orchestrator")
+def test_the_url_is_the_originals():
+    assert Settings().nats.url == "nats://127.0.0.1:4222"
+
+
+@pytest.fixture
+async def nats(tmp_path):
+    """Starts a real server."""
+    made = []
+
+    async def start(**options):
+        made.append(NatsServer(tmp_path / "nats", port=0, **options))
+        await made[-1].start()
+        return made[-1]
+
+    yield start
+    for server in made:
+        await server.stop()
+
+
+class OriginalClient:
+    """The recorded NATS client of the original's node, byte for byte."""
+
+    async def connect(self, url):
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        return self
+
+    async def line(self):
+        """The next line that is no matter between server and client library."""
+        async with asyncio.timeout(10):
+            while (line := await self._reader.readuntil(b"\r\n")).startswith((b"PING", b"INFO")):
+                if line.startswith(b"PING"):
+                    self._writer.write(b"PONG\r\n")
+        return line
+
+    def send(self, content):
+        self._writer.write(content)
+
+    async def close(self):
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+@pytest.fixture
+async def original_client():
+    made = []
+
+    async def connect(url):
+        made.append(await OriginalClient().connect(url))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        await client.close()
+
+
+@pytest.fixture
+async def our_bus():
+    made = []
+
+    async def connect(server):
+        settings = NatsSettings(url=server.url, creds_file=server.identity.creds_file("orchestrator"))
+        made.append(await bus.connect(settings, name="orchestrator"))
+        return made[-1]
+
+    yield connect
+    for one in made:
+        await one.close()
+
+
+@row("8.session.to-node")
+async def test_the_recorded_client_is_let_in_to_its_own_subjects(nats, original_client, our_bus):
+    stream = raw.recorded("nats_node.bin")
+    greeting, _, rest = stream.partition(b"PING\r\n")
+    subscribe = rest.partition(b"\r\n")[0] + b"\r\n"
+    event = stream[stream.index(b"PUB ") : stream.index(b"PUB ", stream.index(b"PUB ") + 1)]
+    server = await nats(legacy_no_auth=True)
+    ours = await our_bus(server)
+    client = await original_client(server.url)
+    client.send(greeting + b"PING\r\n" + subscribe + event + b"PING\r\n")
+    assert [await client.line(), await client.line()] == [b"PONG\r\n"] * 2, "nothing was refused"
+    (_, command) = publications("orchestrator")[0]
+    await ours.messaging.publish(subjects.LEGACY_CONTROL, json.dumps(command).encode())
+    assert (await client.line()).startswith(b"MSG secbeat.control.commands 1 ")
+    assert json.loads(await client.line()) == command
+    client.send(b"PUB secbeat.hb.x 2\r\n{}\r\n")
+    assert b"Permissions Violation" in await client.line()
 
 
 @row("8.waf_events.from-node")

@@ -75,7 +75,7 @@ class OurFleet:
 
     def _use_webhooks(self, options: dict[str, Any]) -> None:
         """Webhooks go over the wire."""
-        client = WebhookClient(clock=self.world.clock, timeout_seconds=lambda: 5.0, **options)
+        client = WebhookClient(clock=self.world.clock, **{"timeout_seconds": lambda: 5.0, **options})
         self._clients.append(client)
         self.world.receiver.send = client.send
 

@@ -140,6 +140,47 @@ async def test_machines_of_signed_operations_are_never_touched(bench):
     assert other.node_id not in await bench.teardowns()
 
 
+async def test_a_node_that_its_orchestrator_has_given_up_and_whose_port_is_closed_loses_its_machine(bench):
+    dead, other = await bench.machine("127.0.9.1"), await bench.machine("127.0.9.2")
+    await bench.start()
+    bench.farewells.given_up("127.0.9.1")
+    await bench.world.clock.advance(60)
+    assert await bench.teardowns() == [], "its port is open: the orchestrator may be wrong"
+    bench.open.clear()
+    await bench.world.clock.advance(30)
+    assert await bench.teardowns() == [dead.node_id]
+    assert other.node_id not in await bench.teardowns()
+
+
+async def test_a_machine_made_after_its_address_was_given_up_is_another_one(bench):
+    await bench.start()
+    bench.farewells.given_up("127.0.9.1")
+    await bench.world.clock.advance(1)
+    await bench.machine("127.0.9.1")
+    bench.open.clear()
+    await bench.world.clock.advance(120)
+    assert await bench.teardowns() == []
+
+
+async def test_what_was_given_up_long_ago_is_forgotten(bench):
+    await bench.machine("127.0.9.1")
+    await bench.start()
+    bench.farewells.given_up("127.0.9.1")
+    await bench.world.clock.advance(700)
+    bench.open.clear()
+    await bench.world.clock.advance(60)
+    assert await bench.teardowns() == []
+
+
+async def test_a_signed_operations_machine_is_not_touched_when_its_address_is_given_up(bench):
+    await bench.machine("127.0.9.1", signed=True)
+    await bench.start()
+    bench.farewells.given_up("127.0.9.1")
+    bench.open.clear()
+    await bench.world.clock.advance(60)
+    assert await bench.teardowns() == []
+
+
 async def test_what_a_failed_unsigned_create_left_is_removed(bench):
     record = await bench.machine("127.0.9.1", reported=False)
     await bench.start()
