@@ -128,9 +128,9 @@ def chunks(nodes: Sequence[Node], clock: Clock, *, include_all: bool) -> Iterato
 def _rows(nodes: Sequence[Node], times: Times, *, keep: bool, hidden: frozenset[str]) -> list[bytes]:
     now, rows, encode = times.now, list[bytes](), _encoder.encode
     for node in nodes:
-        if not node.dirty and node.deadline >= now:
-            # Kept rows are to be shown, and silence comes without a change of the node: such a row is made anew.
-            rows.append(node.cached)
+        # Silence comes without a change of the node: the row of a silent node is made anew each time.
+        if not node.dirty and node.deadline >= now and (kept := node.cached) is not None:
+            rows.append(kept)
         elif node.state not in hidden:
             line = encode(_row(node, times))
             rows.append(line)

@@ -74,7 +74,7 @@ def routes(context: Context) -> list[Route]:
     history = History(context)
     return [
         Route(method="GET", path="/api/v1/decisions", handler=history.decisions, scope="read",
-              response=Page[DecisionRecord], headers=NEXT_LINK,
+              response=Page[DecisionRecord], headers=NEXT_LINK, answers={404: "There is no such pool"},
               summary="The newest decisions, oldest of them first; the next page is older",
               query={"pool": POOL, "direction": choices("Only in these directions", *get_args(Direction)), **_BACK}),
         Route(method="GET", path="/api/v1/audit", handler=history.audit, scope="read", response=Page[AuditEvent],

@@ -35,6 +35,14 @@ class DashboardSummary(Wire):
     timestamp: str
 
 
+class StreamedEvent(Wire):
+    """One event of ``GET /api/v1/events`` as a reader of Server-Sent Events has it."""
+
+    id: str = Field("", description="The event's seq; send it as Last-Event-ID to go on behind it.")
+    event: str = Field("message", description="`gap`: events before the next one are no longer kept.")
+    data: str = Field(description="An Event as JSON; of a gap, the oldest seq that is kept.")
+
+
 class OriginalHealth(Wire):
     """``GET /api/v1/health``."""
 

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from orchestrator.events import Encoded, EventHub, Feed
 from orchestrator.http.context import Context
+from orchestrator.http.shapes import StreamedEvent
 from secbeat.api import Parameter, Route, asked, fail, flag, integer
 from secbeat.api.parameters import POOL
 
@@ -132,7 +133,8 @@ def routes(context: Context) -> list[Route]:
     """The route of this module."""
     streaming = Streaming(context)
     return [
-        Route(method="GET", path="/api/v1/events", handler=streaming.events, scope="read", media="text/event-stream",
+        Route(method="GET", path="/api/v1/events", handler=streaming.events, scope="read",
+              response=StreamedEvent, media="text/event-stream",
               summary="Server-Sent Events: `id` is the event's seq, `data` its JSON; `gap`: some are no longer kept",
               query={"kind": Parameter(_KIND), "pool": POOL,
                      "newest": integer("Begin with so many past events", low=0, high=10_000, default=0),

@@ -108,7 +108,7 @@ def _guarded(table: RouteTable, hosts: HostCheck, guard: Guard, on_audit: AuditH
         try:
             caller = guard.caller(request, route)
         except ApiError as error:
-            await audit(request, route, ANONYMOUS, error.status)
+            await audit(request, route, request.get(PRINCIPAL, ANONYMOUS), error.status)
             raise
         request[PRINCIPAL] = caller
         if not route.changes:

@@ -84,7 +84,8 @@ class Connection(web.RequestHandler):  # type: ignore[type-arg, unused-ignore]
         else:
             log.error("A request failed", exc_info=exc, extra={"action": "request_failed"})
             answer = problem(ApiError("INTERNAL", 500, "the request could not be handled"))
-        answer.headers.update(STRICT)
+        # Here no hook takes away the name and version that aiohttp puts in; a value of ours keeps them out.
+        answer.headers.update({**STRICT, "Server": "secbeat"})
         answer.force_close()
         return answer
 

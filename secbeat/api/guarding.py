@@ -13,7 +13,7 @@ from ipaddress import ip_address
 
 from aiohttp import web
 
-from secbeat.api.requests import ANONYMOUS, LOOPBACK, bearer, fail
+from secbeat.api.requests import ANONYMOUS, LOOPBACK, PRINCIPAL, bearer, fail
 from secbeat.api.routes import Route
 from secbeat.auth import FailureLimiter, Principal, TokenBook
 
@@ -123,6 +123,7 @@ class Guard:
             return self._refuse(request, sent=token is not None)
         self._limiter.succeeded(request.remote or "")
         if not found.may(route.scope):
+            request[PRINCIPAL] = found  # refused, and yet it is known who asked
             fail("NOT_AUTHORISED", 403, f"{found.name} has scope {found.scope}, this needs {route.scope}")
         return found
 

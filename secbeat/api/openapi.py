@@ -112,7 +112,7 @@ def statuses(route: Route) -> dict[int, Answer]:
         found.add(422)
     if route.changes:
         found |= {409, 503}
-    if route.method == "GET" and not route.legacy and route.response is not None:
+    if route.method == "GET" and not route.legacy and route.response is not None and route.media is None:
         found.add(304)
     answers = {status: Answer(_MEANINGS[status]) for status in sorted(found)}
     for status, answer in route.answers.items():

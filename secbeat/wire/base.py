@@ -13,9 +13,10 @@ from secbeat.errors import ConfigError
 
 VERSION = 1
 
-NodeId = Annotated[str, AfterValidator(ids.check_uuid)]
-OpId = Annotated[str, AfterValidator(ids.check_op_id)]
-PoolName = Annotated[str, AfterValidator(ids.check_pool)]
+# The pattern is for the OpenAPI document; the check beside it says what was wrong.
+NodeId = Annotated[str, AfterValidator(ids.check_uuid), Field(json_schema_extra={"pattern": ids.UUID_PATTERN})]
+OpId = Annotated[str, AfterValidator(ids.check_op_id), Field(json_schema_extra={"pattern": ids.OP_PATTERN})]
+PoolName = Annotated[str, AfterValidator(ids.check_pool), Field(json_schema_extra={"pattern": ids.POOL_PATTERN})]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Moment = Annotated[AwareDatetime, PlainSerializer(wire_time, when_used="json")]

@@ -117,6 +117,33 @@ class TestTokens:
 
 
 class TestFailureLimiter:
+    def test_other_addresses_are_not_affected(self):
+        limiter = FailureLimiter(limit=1, clock=FakeClock())
+        limiter.failed("192.0.2.1")
+        assert limiter.blocked("192.0.2.1")
+        assert not limiter.blocked("192.0.2.2")
+
+    def test_an_ipv6_address_counts_with_its_network_and_a_mapped_one_by_itself(self):
+        limiter = FailureLimiter(limit=1, clock=FakeClock())
+        limiter.failed("2001:db8::1")
+        assert limiter.blocked("2001:db8::ffff:1")
+        assert not limiter.blocked("2001:db8:0:1::1")
+        limiter.failed("::ffff:192.0.2.1")
+        assert limiter.blocked("192.0.2.1")
+        assert not limiter.blocked("::ffff:192.0.2.2")
+
+    def test_memory_is_bounded_whatever_comes(self):
+        limiter = FailureLimiter(clock=FakeClock())
+        for number in range(30_000):
+            limiter.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        assert limiter.remembered == 10_000
+
+    def test_a_success_forgets_the_failures(self):
+        limiter = FailureLimiter(limit=1, clock=FakeClock())
+        limiter.failed("192.0.2.1")
+        limiter.succeeded("192.0.2.1")
+        assert not limiter.blocked("192.0.2.1")
+
     async def test_it_blocks_at_the_limit_until_the_window_has_passed(self):
         clock = FakeClock()
         limiter = FailureLimiter(limit=3, window_seconds=60, clock=clock)

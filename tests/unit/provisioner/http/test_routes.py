@@ -16,6 +16,7 @@ from provisioner.jobs.logfile import LogHub
 from provisioner.parts import Parts
 from provisioner.secrets import Secrets
 from secbeat import ids, signing
+from secbeat.api import openapi
 from secbeat.auth import Principal
 from secbeat.clock import SystemClock
 from secbeat.paths import StateDir
@@ -55,11 +56,26 @@ class Site:
             sent |= signing.headers(secret, msg_id=name, timestamp=int(at or time.time()), body=raw)
         async with self.client.post(path, data=raw, headers=sent | (headers or {})) as answer:
             text = await answer.text()
+            await self.check_documented("POST", path, answer)
             return answer.status, json.loads(text) if text else {}, answer.headers
 
     async def get(self, path, **kwargs):
         async with self.client.get(path, **kwargs) as answer:
-            return answer.status, await answer.read()
+            body = await answer.read()
+            await self.check_documented("GET", path, answer)
+            return answer.status, body
+
+    async def check_documented(self, method, path, answer):
+        """No answer of any test may be one that the OpenAPI document does not have."""
+        async with self.client.get("/api/openapi.json") as described:
+            doc = await described.json()
+        operation = openapi.operation_at(doc, method, path.partition("?")[0])
+        if operation is None:
+            return
+        assert str(answer.status) in operation["responses"], f"{method} {path} -> {answer.status} is not documented"
+        if answer.content_length:
+            content = operation["responses"][str(answer.status)].get("content", {})
+            assert answer.content_type in content, f"{method} {path} -> {answer.status} {answer.content_type}"
 
 
 @pytest.fixture

@@ -177,6 +177,21 @@ async def test_a_valid_token_passes_while_its_address_is_limited(service):
     assert (await service.call("GET", "/things", token="read")).status == 200
 
 
+async def test_a_valid_token_ends_the_limit_of_its_address(service):
+    for _ in range(5):
+        await service.call("GET", "/things", token="wrong")
+    assert (await service.call("GET", "/things", token="wrong")).status == 429
+    await service.call("GET", "/things", token="read")
+    assert (await service.call("GET", "/things", token="wrong")).status == 401
+
+
+async def test_the_limit_says_how_long_it_still_lasts(service):
+    for _ in range(3):
+        await service.call("GET", "/things", token="wrong")
+    await service.clock.advance(45)
+    assert (await service.call("GET", "/things", token="wrong")).headers["Retry-After"] == "15"
+
+
 async def test_tokens_come_from_a_book_as_well(tmp_path):
     token = TokenBook.issue(tmp_path / "tokens.json", name="alice", scope="read")
     app = build_app("test", ROUTES, tokens=TokenBook.load(tmp_path / "tokens.json"))
@@ -223,6 +238,12 @@ async def test_health_answers_under_any_name(service):
         (b'{"name": "a"}', None, 415, "CONTENT_TYPE"),
         (b'{"name": ', "application/json", 400, "BODY_MALFORMED"),
         (b"\xff", "application/json", 400, "BODY_MALFORMED"),
+        (b'{"name": "a", "name": "b"}', "application/json", 422, "BODY_INVALID"),
+        (b'{"name": "a", "x": {"y": 1, "y": 2}}', "application/json", 422, "BODY_INVALID"),
+        (b'{"name": "a", "x": NaN}', "application/json", 400, "BODY_MALFORMED"),
+        (b'{"name": "a", "x": -Infinity}', "application/json", 400, "BODY_MALFORMED"),
+        (b'{"name": "\\ud800"}', "application/json", 400, "BODY_MALFORMED"),
+        (b'{"name": "a", "size": 1e999}', "application/json", 422, "BODY_INVALID"),
         (b"[" * 1000, "application/json", 400, "BODY_MALFORMED"),
         (b'{"name": 7}', "application/json", 422, "BODY_INVALID"),
         (b"[]", "application/json", 422, "BODY_INVALID"),
@@ -316,7 +337,7 @@ async def test_each_change_is_audited_once_with_its_outcome(service):
         ("/things", "the-operate", 200, ({"size": 0}, {"size": 3})),
         ("/refuse", "the-operate", 409, nothing),
         ("/crash", "the-operate", 500, nothing),
-        ("/things", "anonymous", 403, nothing),
+        ("/things", "the-read", 403, nothing),
         ("/by/x/y", "anonymous", 401, nothing),
     ]
 
@@ -331,8 +352,14 @@ async def test_beyond_the_limit_of_failed_logins_nothing_more_is_audited(service
 
 
 async def test_answers_are_neither_sniffed_nor_cached_nor_framed(service):
-    for path in ("/open", "/nowhere", "/healthz", "/docs"):
-        response = await service.call("GET", path)
+    answered = [("GET", path) for path in ("/open", "/nowhere", "/healthz", "/docs", "/things", "/old/7")]
+    for method, path in [*answered, ("PUT", "/things"), ("TRACE", "/open"), ("HEAD", "/open"), ("POST", "/crash")]:
+        response = await service.call(method, path, token="operate" if path == "/crash" else None)
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert response.headers["X-Frame-Options"] == "DENY"
+        assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "Server" not in response.headers
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["Cache-Control"] == "no-store"
         assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
