@@ -14,7 +14,7 @@ lint() {
   step "ruff" ruff check -q .
   step "mypy --strict" mypy --no-error-summary
   step "imports" lint-imports --no-logo
-  step "yamllint" yamllint --strict playbooks inventories .pre-commit-config.yaml
+  step "yamllint" yamllint --strict playbooks inventories monitoring tests/monitoring .pre-commit-config.yaml
   step "ansible-lint" ansible-lint --offline -q playbooks inventories
 }
 
@@ -32,7 +32,7 @@ tests() {
   }
   local pytest=(pytest -q --durations 5)
   [ -z "$left_out" ] || pytest+=(-m "$left_out")
-  step "unit tests" "${pytest[@]}" -n 3 tests/unit
+  step "unit tests" "${pytest[@]}" -n 3 tests/unit tests/monitoring
   step "integration tests" "${pytest[@]}" -n 2 tests/integration
   step "documentation tests" "${pytest[@]}" -n 2 tests/docs
   step "acceptance tests" "${pytest[@]}" -n 2 --ignore tests/acceptance/demo tests/acceptance

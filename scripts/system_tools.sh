@@ -23,6 +23,7 @@ if [ ${#absent[@]} -gt 0 ] && may_install; then
   apt_install "${absent[@]##*:}" || true
   mapfile -t absent < <(missing)
 fi
+scripts/promtool.sh || absent+=(promtool:prometheus)
 [ ${#absent[@]} -gt 0 ] || exit 0
 
 echo "missing programs: ${absent[*]%%:*}" >&2
