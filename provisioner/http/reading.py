@@ -14,7 +14,7 @@ from provisioner.jobs.logfile import LogHub
 from provisioner.jobs.store import JobStore
 from provisioner.jobs.worker import Worker
 from secbeat import ids
-from secbeat.api import Parameter, Route, asked, choices, fail, flag, health_routes, integer, reply
+from secbeat.api import Parameter, Route, asked, changed, choices, fail, flag, health_routes, integer, reply
 from secbeat.api.parameters import POOL, SINCE
 from secbeat.api.routes import Answer, Handler
 from secbeat.store import Unavailable
@@ -84,7 +84,9 @@ class Reading:
             fail("JOB_ENDED", 409, f"job {job.op_id} has ended: {job.state}")
         with _store_answers():
             asked = await self._worker.request_cancel(job.op_id)
-        return reply(asked if asked is not None else job, status=202)
+        now = asked if asked is not None else job
+        changed(request, before={"state": job.state}, after={"state": now.state, "cancel_requested": asked is not None})
+        return reply(now, status=202)
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         """The log's bytes from ``?offset=N``; with ``?follow=1`` until the job has ended."""

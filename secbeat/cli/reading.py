@@ -18,6 +18,7 @@ pools = typer.Typer(invoke_without_command=True, help="The pools: size, policy, 
 nodes = typer.Typer(invoke_without_command=True, help="The nodes: state, load, last heartbeat.")
 operations = typer.Typer(invoke_without_command=True, help="The intents to create or destroy a node.")
 jobs = typer.Typer(invoke_without_command=True, help="What the provisioner runs: state, log, cancel.")
+audit = typer.Typer(invoke_without_command=True, help="Who changed what, done or refused.")
 decisions = typer.Typer(invoke_without_command=True, help="The resource manager's verdicts.")
 
 
@@ -150,8 +151,23 @@ def show_decision(
     session.output.record(found, sentence=found.get("sentence"))
 
 
+@audit.callback(epilog=example("secbeat audit --newest 20", "secbeat audit show 01JD2K"))
 @with_session
-def list_audit(session: Session, newest: NewestOption = 50) -> None:
+def list_audit(session: Session, ctx: typer.Context, newest: NewestOption = 50) -> None:
     """List who changed what, the newest last."""
-    rows = session.client.items(*_API, "audit", newest=newest)
-    session.output.rows(rows, views.audit(session.now), empty="Nothing was changed by hand yet.")
+    if ctx.invoked_subcommand is None:
+        rows = session.client.items(*_API, "audit", newest=newest)
+        session.output.rows(rows, views.audit(rows, session.now), empty="Nothing was changed by hand yet.")
+
+
+@audit.command("show", epilog=example("secbeat audit show 01JD2K"))
+@with_session
+def show_audit(
+    session: Session, event: Annotated[str, typer.Argument(help="Id of the event, or its beginning.")]
+) -> None:
+    """Show one change: who, what, before, after, result."""
+    from secbeat.cli import resolving
+
+    found = resolving.audit_event(session.client.items(*_API, "audit", newest=1000), event)
+    result = "done" if found.get("status", 0) < 400 else "refused"
+    session.output.record(found, sentence=f"{found['who']}: {found['what']}: {result} ({found['status']})")

@@ -38,6 +38,18 @@ def _the_one(what: str, given: str, known: Iterable[str]) -> str:
     raise ConfigError("ID_AMBIGUOUS", why=f"{given!r} begins {len(found)} {what} ids: {shown}")
 
 
+def audit_event(rows: Sequence[Row], given: str) -> Row:
+    """The event of the audit among ``rows`` that begins with ``given``."""
+    known = {str(row["event_id"]): row for row in rows if row.get("event_id")}
+    try:
+        return known[_the_one("event", given.upper(), known)]
+    except ConfigError as error:
+        if error.code != "NOT_FOUND":
+            raise
+        why = f"no event {given!r} among the newest {len(rows)}"
+        raise ConfigError("NOT_FOUND", why=why, fix="List them: secbeat audit --newest 1000") from None
+
+
 def decision(rows: Sequence[Row], given: str) -> Row:
     """The newest decision of ``POOL`` or ``POOL@REVISION`` among ``rows``, which are oldest first."""
     pool, _, revision = given.partition("@")

@@ -205,9 +205,11 @@ def _verdict(row: Row) -> str:
     return f"would {word}" if row.get("would") else word
 
 
-def audit(now: datetime) -> list[Column]:
+def audit(rows: Sequence[Row], now: datetime) -> list[Column]:
     """Columns of ``secbeat audit``."""
+    short = shortener(str(row.get("event_id", "")) for row in rows)
     return [
+        Column("EVENT", lambda row: short(row.get("event_id"))),
         Column("AGE", _age("at", now), right=True),
         Column("WHO", _key("who")),
         Column("SCOPE", _key("scope")),

@@ -25,11 +25,13 @@ class Event(Record):
 class AuditEvent(Record):
     """One change of state that somebody asked for, done or refused."""
 
+    event_id: str = Field("", max_length=32, description="A ULID: sorts by time.")
     at: Moment
+    service: str = Field("orchestrator", max_length=32)
     who: str = Field(max_length=128)
     scope: str = Field(max_length=16)
     peer: str = Field("", max_length=64)
     what: str = Field(max_length=500, description="Method and path, or the command's subject.")
-    status: int
+    status: int = Field(description="The result as an HTTP status: below 400 it was done, from there on refused.")
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None

@@ -157,7 +157,7 @@ _WHY = {"name": "web", "sentence": DECISION["sentence"], "fix": "secbeat resume 
 _NODE_WHY = {"node_id": NODE, "pool": "web", "state": "active", "sentence": "It serves", "blocked_by": ["PROTECTED"]}
 _JOIN = {"v": 1, "server_url": "http://127.0.0.1:3030", "cluster_id": CLUSTER, "node_id": NODE, "op_id": OP,
          "pool": "web", "secret": "JOIN-SECRET-CANARY", "expires_at": AT}  # fmt: skip
-_AUDIT = {"v": 1, "at": AT, "who": "admin", "scope": "admin", "peer": "127.0.0.1", "what": "POST /x", "status": 200}
+_AUDIT = {"v": 1, "event_id": "01JD2K000000000000000000D4", "at": AT, "who": "admin", "scope": "admin", "peer": "127.0.0.1", "what": "POST /x", "status": 200}
 _ROUTES: dict[tuple[str, str], Any] = {
     ("GET", "/healthz"): {"status": "ok"},
     ("GET", "/readyz"): {"status": "ready"},

@@ -93,8 +93,8 @@ def test_proxies_of_the_environment_are_not_used(run, stub, monkeypatch):
     ],
 )
 def test_a_refusal_of_the_service_keeps_its_code_its_why_and_its_fix(run, stub, error, exit_code):
-    stub.answers["POST", "/api/v1/pools/web/scale"] = error
-    result = run("scale", "web", "3", "--url", stub.url)
+    stub.answers["POST", "/api/v1/pools/web/pause"] = error
+    result = run("pause", "web", "--url", stub.url)
     assert result.code == exit_code
     assert result.out == ""
     assert result.err.splitlines() == error.lines()

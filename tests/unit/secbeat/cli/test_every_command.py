@@ -32,6 +32,7 @@ SAMPLES = {
     "operation": OP,
     "job": OP,
     "decision": "web@7",
+    "event": "01JD2K000000000000000000D4",
     "thing": "web",
     "code": "USAGE",
     "file": "{config}",
@@ -189,5 +190,5 @@ def test_the_whole_list_of_commands_is_there():
     assert {("jobs", "log"), ("jobs", "cancel"), ("nodes", "new"), ("config", "check"), ("config", "show")} <= set(
         COMMANDS
     )
-    for name in ("pools", "nodes", "operations", "jobs", "decisions"):
+    for name in ("pools", "nodes", "operations", "jobs", "decisions", "audit"):
         assert (name, "show") in COMMANDS
