@@ -12,7 +12,7 @@ from secbeat.clock import wire_time
 from secbeat.settings import PoolSettings
 from secbeat.wire.decisions import DecisionRecord
 from secbeat.wire.nodes import NodeRecord, NodeState, NodeWhy
-from secbeat.wire.operations import OperationRecord
+from secbeat.wire.operations import OperationError, OperationRecord
 
 Load = Literal["counts", "warming", "stale", "silent"]
 """What is heard of an active node: metrics that count, a join of a moment ago, beats without metrics, nothing."""
@@ -60,12 +60,14 @@ def why_node(
     decision: DecisionRecord | None = None,
     policy: PoolSettings | None = None,
     operation: OperationRecord | None = None,
+    boot: OperationError | None = None,
 ) -> NodeWhy:
     """Why the node is still there.
 
     Args:
         decision: its pool's last one.
         operation: the open one that concerns it, else the last that could not remove it.
+        boot: why its own boot failed.
     """
     blocked: list[str] = []
     if record.state == "active":
@@ -85,6 +87,8 @@ def why_node(
         if operation.action == "destroy" and not operation.ended:
             by = operation.drain_deadline if operation.state == "draining" else operation.deadline
             plan = Plan(when=f"it is leaving, at the latest at {_clock(by or operation.deadline)}", at=by)
+    if boot is not None:
+        sentence = f"its boot failed: {described(boot)}; {sentence}"
     return NodeWhy(
         node_id=record.node_id,
         pool=record.pool,

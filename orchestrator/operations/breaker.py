@@ -25,11 +25,12 @@ def failed(
     failures = pool.breaker.failures + 1
     opened = failures >= limit
     wait = reset_seconds if opened else min(retry_seconds * 2.0 ** (failures - 1), reset_seconds)
+    task = f" (task '{error.task}')" if error.task and error.task not in error.message else ""
     breaker = Breaker(
         failures=failures,
         open_since=(pool.breaker.open_since or now) if opened else None,
         retry_at=now + timedelta(seconds=wait),
-        last_error=error.message[:500],
+        last_error=f"{error.message[:400]}{task}"[:500],
         last_code=error.code,
         last_op_id=op_id,
     )

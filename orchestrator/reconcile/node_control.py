@@ -16,7 +16,7 @@ from secbeat import catalogue, ids
 from secbeat.errors import RefusedError, UnreachableError
 from secbeat.store import Unavailable
 from secbeat.wire.nodes import NodeRecord, NodeWhy
-from secbeat.wire.operations import OperationRecord
+from secbeat.wire.operations import OperationError, OperationRecord
 from secbeat.wire.registration import JoinFile, JoinSecret, RegisterRequest, RegisterResponse
 
 _LEAVABLE = frozenset({"gone", "quarantined"})
@@ -102,6 +102,7 @@ class NodeMixin:
             decision=self.decisions_log.last(record.pool),
             policy=self.the_pools.policy(record.pool),
             operation=operation,
+            boot=self._boot_error(node_id),
         )
 
     def _load(self, node_id: str) -> Load:
@@ -112,6 +113,11 @@ class NodeMixin:
         if node.joined > now - self.the_pools.policy(node.pool).warmup_seconds:
             return "warming"
         return "counts" if node.metrics_until >= now else "stale"
+
+    def _boot_error(self, node_id: str) -> OperationError | None:
+        """Why the node's own boot failed."""
+        boots = (op for op in self.context.records.operations.values() if op.node_id == node_id)
+        return next((op.error for op in boots if op.action == "create" and op.state == "failed"), None)
 
     def _concerning(self, node_id: str) -> OperationRecord | None:
         """The open operation about the node, else the last one that should have removed it and could not."""
