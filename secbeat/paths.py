@@ -70,13 +70,17 @@ class StateDir:
             raise ConfigError("STATE_NOT_WRITABLE", why=f"{self.path}: this user may not write to it")
         return self
 
-    def lock(self) -> StateDir:
+    def lock(self, name: str = "lock", holder: str = "a running 'secbeat up'") -> StateDir:
         """Hold the directory for this process's life; a second holder is refused.
+
+        Args:
+            name: the lock's file: those who may work beside each other take different ones.
+            holder: who holds it, for the error.
 
         Raises:
             ConfigError: another process holds it (STATE_IN_USE).
         """
-        path = self.ensure().path / "lock"
+        path = self.ensure().path / name
         try:
             handle = path.open("a+")
         except OSError as error:
@@ -84,8 +88,14 @@ class StateDir:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            handle.seek(0)
+            pid = handle.read(32).strip()
             handle.close()
-            raise ConfigError("STATE_IN_USE", why=f"{self.path} is in use by a running 'secbeat up'") from None
+            who = f"{holder} (pid {pid})" if pid.isdigit() else holder
+            raise ConfigError("STATE_IN_USE", why=f"{self.path} is in use by {who}") from None
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
         self._lock = handle
         return self
 

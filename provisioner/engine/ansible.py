@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from provisioner.engine import environment, extravars
+from provisioner.engine import environment, extravars, marks
 from provisioner.engine.base import EngineJob, Observer, Outcome
 from provisioner.engine.failure import FailureWatch, plain
 from provisioner.engine.forkserver import ForkServer, ForkServerLost, JobProcess
@@ -25,14 +25,14 @@ Stopped = Literal["cancelled", "timeout", "idle"]
 
 
 class AnsibleEngine:
-    """Implements Engine with ansible-runner in processes of a fork server."""
+    """Implements Engine with ansible-runner in processes of a fork server; ``home``: see `substitute_home`."""
 
-    def __init__(self, server: ForkServer) -> None:
-        self._server = server
+    def __init__(self, server: ForkServer, *, home: Path | None = None) -> None:
+        self._server, self._home = server, home
 
     async def run(self, job: EngineJob, observer: Observer, cancelled: asyncio.Event) -> Outcome:
         try:
-            spec = _prepare(job)
+            spec = _prepare(job, self._home)
         except SecbeatError as error:
             return Outcome(error=JobError(code=error.code, message=error.why, retryable=False))
         except OSError as error:
@@ -44,12 +44,19 @@ class AnsibleEngine:
             finally:
                 process.close()
         except ForkServerLost:
+            await self._gone(spec.job)
             return Outcome(error=JobError(code="JOB_CRASHED", message="the process that runs playbooks was killed"))
         finally:
             await asyncio.to_thread(shutil.rmtree, job.work_dir, ignore_errors=True)
 
+    async def _gone(self, mark: str) -> None:
+        """Until what a lost fork server ran is gone: else the next attempt would begin beside this one."""
+        with suppress(ForkServerLost):
+            await self._server.start()  # which waits for the processes of the lost one
+        await asyncio.to_thread(marks.sweep, mark)
 
-def _prepare(job: EngineJob) -> Spec:
+
+def _prepare(job: EngineJob, home: Path | None) -> Spec:
     """Make the private directory. Only we write what the run reads: ansible-runner keeps any file that exists."""
     blueprint = job.blueprint
     playbook, inventory = blueprint.playbook(job.action), blueprint.inventory()
@@ -68,7 +75,7 @@ def _prepare(job: EngineJob) -> Spec:
         project_dir=str(blueprint.project.root),
         playbook=str(playbook),
         inventory=str(inventory),
-        environment=environment.for_job(attempt, job.work_dir, blueprint.project.root) | job.environment,
+        environment=environment.for_job(attempt, job.work_dir, blueprint.project.root, home) | job.environment,
         grace_seconds=job.grace_seconds,
     )
 

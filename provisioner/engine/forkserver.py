@@ -12,7 +12,9 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from pathlib import Path
 
+from provisioner.engine import marks, presence
 from provisioner.engine.lines import PipeLines
 from provisioner.engine.spec import MAX_MESSAGE, Spec
 
@@ -20,6 +22,9 @@ log = logging.getLogger("provisioner.engine")
 
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
+# An orphaned fork server gives its jobs 15 s to end before it kills them.
+_PATIENCE_SECONDS = 20.0
+_KILLED_SECONDS = 5.0
 
 
 class ForkServerLost(Exception):
@@ -75,11 +80,15 @@ class JobProcess:
 class ForkServer:
     """Starts the fork server at once and again whenever it has died.
 
-    ``environment`` is that of the server process; job processes get their own.
+    Args:
+        environment: that of the server process; job processes get their own.
+        presence_file: a file that the server and every job process hold locked. A new server starts when nobody holds
+            it any more, so that nothing of the one before (of this service, or of one that was killed) runs beside it.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, environment: dict[str, str], presence_file: Path | None = None) -> None:
+        self._environment = environment | ({} if presence_file is None else {presence.MARK: str(presence_file)})
+        self._presence = presence_file
         self._process: asyncio.subprocess.Process | None = None
         self._channel: socket.socket | None = None
         self._jobs: dict[str, JobProcess] = {}
@@ -93,10 +102,15 @@ class ForkServer:
         return self._process.pid if self._channel is not None and self._process is not None else None
 
     async def start(self) -> None:
-        """Start it unless it runs."""
+        """Start it unless it runs, as soon as nothing of the one before is left.
+
+        Raises:
+            ForkServerLost: it is left, even after a SIGKILL.
+        """
         async with self._starting:
             if self._channel is not None or self._closed:
                 return
+            held = await self._alone()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 ours.setblocking(False)
@@ -106,12 +120,33 @@ class ForkServer:
                     "provisioner.engine.zygote",
                     str(theirs.fileno()),
                     str(os.getpid()),
-                    pass_fds=[theirs.fileno()],
+                    *([] if held is None else [str(held)]),
+                    pass_fds=[theirs.fileno(), *([] if held is None else [held])],
                     stdin=asyncio.subprocess.DEVNULL,
                     env=self._environment,
                 )
+            if held is not None:
+                os.close(held)  # from now on it is theirs
             self._channel = ours
             asyncio.get_running_loop().add_reader(ours, self._receive, ours)
+
+    async def _alone(self) -> int | None:
+        if self._presence is None:
+            return None
+        held = os.open(self._presence, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            alone = await presence.taken(held, _PATIENCE_SECONDS)
+            if not alone:
+                log.error("Processes of an earlier start do not end and are killed", extra={"action": "jobs_killed"})
+                await asyncio.to_thread(_kill_servers, str(self._presence))
+                alone = await presence.taken(held, _KILLED_SECONDS)
+        except BaseException:
+            os.close(held)
+            raise
+        if not alone:
+            os.close(held)
+            raise ForkServerLost("processes of an earlier start do not end, not even by SIGKILL")
+        return held
 
     async def run(self, spec: Spec) -> JobProcess:
         """Fork a process for a job.
@@ -183,7 +218,12 @@ class ForkServer:
         """Start it again whenever it has ended; runs until cancelled."""
         delay = 0.1
         while True:
-            await self.start()
+            try:
+                await self.start()
+            except ForkServerLost as error:
+                log.warning("%s", error, extra={"action": "fork_server_lost"})
+                await asyncio.sleep(10.0)
+                continue
             process = self._process
             if process is None:
                 return
@@ -207,3 +247,7 @@ class ForkServer:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
+
+
+def _kill_servers(presence_file: str) -> None:
+    marks.end(marks.servers(presence_file))

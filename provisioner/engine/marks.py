@@ -11,22 +11,38 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import psutil
+
+from provisioner.engine import presence
 
 MARK = "SECBEAT_JOB"
 
 
 def marked(job: str) -> list[psutil.Process]:
     """Every process of this user marked with ``job``, or with any attempt of it, except the calling one."""
+    return _with(MARK, lambda mark: mark == job or mark.startswith(f"{job}/"))
+
+
+def count(job: str) -> int:
+    """How many processes of ``job`` run."""
+    return len(marked(job))
+
+
+def servers(presence_file: str) -> list[psutil.Process]:
+    """Fork servers that hold this file, and the job processes that they have forked."""
+    return _with(presence.MARK, lambda mark: mark == presence_file)
+
+
+def _with(name: str, wanted: Callable[[str], bool]) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         if process.pid == os.getpid():
             continue
         try:
-            mark = process.environ().get(MARK, "")
-            if process.status() != psutil.STATUS_ZOMBIE and (mark == job or mark.startswith(f"{job}/")):
+            mark = process.environ().get(name)
+            if mark is not None and process.status() != psutil.STATUS_ZOMBIE and wanted(mark):
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or another user's

@@ -173,9 +173,14 @@ class Server:
 
 
 def main() -> None:
-    """``python -m provisioner.engine.zygote FD PARENT``: FD is our end of a SOCK_SEQPACKET pair."""
+    """``python -m provisioner.engine.zygote FD PARENT [PRESENCE]``.
+
+    FD is our end of a SOCK_SEQPACKET pair, PARENT the service's pid, PRESENCE the open file of `presence`: it stays
+    open here and in every fork, and in no program that one starts.
+    """
     channel = socket.socket(fileno=int(sys.argv[1]))
-    os.set_inheritable(channel.fileno(), False)
+    for descriptor in (channel.fileno(), *(int(held) for held in sys.argv[3:])):
+        os.set_inheritable(descriptor, False)
     child.die_with_parent(int(sys.argv[2]))
     # A session of its own: Ctrl-C at the terminal stops the service, which then ends its jobs in order.
     os.setsid()

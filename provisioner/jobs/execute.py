@@ -29,6 +29,8 @@ from secbeat.wire.registration import JoinSecret
 
 log = logging.getLogger("provisioner.jobs")
 
+_STILL_RUNS = "{} processes of an earlier attempt still run and do not end by SIGKILL"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -63,11 +65,15 @@ class Executor:
     redactor: Redactor
     clock: Clock
     sweep: Callable[[str], int] = marks.sweep
+    left: Callable[[str], int] = marks.count
 
     async def attempt(self, job: JobRecord, observer: Observer, cancelled: asyncio.Event) -> Verdict:
         """One attempt; failures come back as a verdict, only a stop of the service as CancelledError."""
-        if job.attempt > 1:
-            await asyncio.to_thread(self._clear, job.op_id)
+        if job.attempt > 1 and (error := await asyncio.to_thread(self._clear, job.op_id)):
+            return Verdict(error=error)
+        return await self._attempt(job, observer, cancelled)
+
+    async def _attempt(self, job: JobRecord, observer: Observer, cancelled: asyncio.Event) -> Verdict:
         join = self._join_path(job)
         try:
             if job.action == "create":
@@ -87,11 +93,16 @@ class Executor:
                 with suppress(OSError):
                     join.unlink(missing_ok=True)
 
-    def _clear(self, op_id: str) -> None:
-        """What an attempt whose service was killed has left: processes, and its directory with the variables in it."""
+    def _clear(self, op_id: str) -> JobError | None:
+        """What an attempt whose service was killed has left: processes, and its directory with the variables in it.
+
+        An error if processes do not end: beside them no new attempt begins.
+        """
         self.sweep(op_id)
         for path in self.hub.directory(op_id).glob("work-*"):
             shutil.rmtree(path, ignore_errors=True)
+        left = self.left(op_id)
+        return JobError(code="JOB_CRASHED", message=_STILL_RUNS.format(left)) if left else None
 
     # ------------------------------------------------------------ create
 

@@ -24,7 +24,8 @@ from secbeat.errors import SecbeatError
 
 NODE = (sys.executable, "-P", "-m", "secbeat", "node")
 # The node is configured by its file alone; what a job or a shell has set for itself must not reach it.
-_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
+# Not TMPDIR: that of a job is gone when the job is.
+_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TZ", "USER")
 _LOCK_SECONDS = 30.0
 
 

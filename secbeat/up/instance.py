@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
+from secbeat import binding
 from secbeat import settings as configuration
 from secbeat.auth import Scope, write_secret
 from secbeat.bus import identity as identities
@@ -150,6 +151,9 @@ class Instance:
             SecbeatError: SERVICE_DIED, SERVICE_NOT_READY. Nothing runs then.
         """
         self._loaded = self._load()
+        binding.check_orchestrator(self._loaded.settings.orchestrator)
+        if self._with_provisioner:
+            binding.check_provisioner(self._loaded.settings.provisioner)
         self.state.lock()
         try:
             await self._start(self._loaded)

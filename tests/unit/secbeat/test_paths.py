@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -60,3 +61,16 @@ def test_a_run_file_that_is_absent_or_broken_is_none(tmp_path, content):
 def test_a_run_file_is_read(tmp_path):
     (tmp_path / "run.json").write_text('{"v": 1, "pid": 7}')
     assert StateDir(tmp_path).read_run() == {"v": 1, "pid": 7}
+
+
+def test_locks_of_different_names_do_not_exclude_each_other_and_a_refusal_names_the_holder(tmp_path):
+    state, other = StateDir(tmp_path).ensure(), StateDir(tmp_path)
+    state.lock("provisioner.lock", "another provisioner")
+    other.lock()
+    with pytest.raises(ConfigError) as refused:
+        StateDir(tmp_path).lock("provisioner.lock", "another provisioner")
+    assert refused.value.code == "STATE_IN_USE"
+    assert f"another provisioner (pid {os.getpid()})" in refused.value.why
+    state.unlock()
+    StateDir(tmp_path).lock("provisioner.lock", "another provisioner").unlock()
+    other.unlock()
