@@ -19,7 +19,12 @@ from secbeat.catalogue.setup import ENTRIES as _SETUP
 _AREAS = (_SETUP, _API, _COMMAND, _INSTANCE, _SCALING, _OPERATING, _PROVISIONING, _NODE)
 ALL: dict[str, Entry] = {entry.code: entry for area in _AREAS for entry in area}
 
-__all__ = ["ALL", "Entry", "lookup"]
+FOREIGN: dict[str, str] = {
+    "PREDICTED_HIGH_FLEET_CPU_LOAD": "an original orchestrator's reason for a scale-up; treated as HIGH_FLEET_CPU_LOAD",
+}
+"""Codes of other programs that are passed on as they come: known, and explained only by who sends them."""
+
+__all__ = ["ALL", "FOREIGN", "Entry", "lookup"]
 
 
 def lookup(code: str) -> Entry:

@@ -41,6 +41,13 @@ ENTRIES: tuple[Entry, ...] = (
         "List all codes: secbeat explain",
     ),
     Entry(
+        "CODE_UNDOCUMENTED",
+        "error",
+        "The code is known, and it is another program's",
+        "It is passed on as it came; what it means stands in the documentation of the program that sends it.",
+        "Read what the message says of it, or the documentation of the sender",
+    ),
+    Entry(
         "URL_INVALID",
         "error",
         "That is no address of a service",

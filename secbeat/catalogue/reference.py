@@ -13,6 +13,11 @@ Codes are never renamed and never reused.
 """
 
 
+def anchor(code: str) -> str:
+    """Where the documentation explains ``code``: page and anchor, as they are built."""
+    return f"reference/codes.html#{code.lower().replace('_', '-')}"
+
+
 def page() -> str:
     """The page: errors first, then reasons, each in alphabetical order."""
     parts = [_HEAD]

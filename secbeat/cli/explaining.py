@@ -180,20 +180,28 @@ def explain(
         printer.rows(rows, columns, empty="")
         return
     wanted = code.upper().replace("-", "_")
+    from secbeat.catalogue.reference import anchor
+
     found = catalogue.ALL.get(wanted)
+    if wanted in catalogue.FOREIGN:
+        raise ConfigError("CODE_UNDOCUMENTED", why=f"{wanted}: {catalogue.FOREIGN[wanted]}")
     if found is None:
         near = get_close_matches(wanted, catalogue.ALL, n=3, cutoff=0.5)
         fix = f"Did you mean: {', '.join(near)}" if near else None
         raise ConfigError("UNKNOWN_CODE", why=f"{code[:64]!r} is not in the catalogue of this version", fix=fix)
     lines = [f"{found.code}: {found.title}", "", f"  {found.cause}", "", f"  fix:  {found.remedy}"]
+    lines.append(f"  docs: {anchor(found.code)}")
     printer.text(lines, _entry(found))
 
 
 def _entry(entry: catalogue.Entry) -> dict[str, str]:
+    from secbeat.catalogue.reference import anchor
+
     return {
         "code": entry.code,
         "kind": entry.kind,
         "title": entry.title,
         "cause": entry.cause,
         "remedy": entry.remedy,
+        "docs": anchor(entry.code),
     }

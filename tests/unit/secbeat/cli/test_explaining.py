@@ -75,6 +75,18 @@ def test_explain_takes_lower_case_and_hyphens(run):
     assert run("explain", "nats-unreachable").out == run("explain", "NATS_UNREACHABLE").out
 
 
+def test_unknown_and_undocumented_codes_are_told_apart(run):
+    unknown, foreign = run("explain", "NO_SUCH_CODE"), run("explain", "PREDICTED_HIGH_FLEET_CPU_LOAD")
+    assert (unknown.code, foreign.code) == (2, 2)
+    assert "error[UNKNOWN_CODE]" in unknown.err
+    assert "error[CODE_UNDOCUMENTED]" in foreign.err
+    assert "treated as HIGH_FLEET_CPU_LOAD" in foreign.err
+
+
+def test_an_explanation_names_its_place_in_the_documentation(run):
+    assert "  docs: reference/codes.html#at-max" in run("explain", "AT_MAX").out
+
+
 def test_an_unknown_code_suggests_near_ones(run):
     result = run("explain", "NATS_UNREACHBLE")
     assert result.code == 2
