@@ -61,7 +61,7 @@ class Agent:
         self._poked.set()
 
     async def run(self, tasks: Tasks) -> None:
-        """Join, then report; for ever.
+        """Join, read the blocklist, then report; for ever. A node that has not read it is not in rotation.
 
         Raises:
             AuthError: JOIN_REFUSED.
@@ -72,6 +72,8 @@ class Agent:
         tasks.spawn("membership", self._membership.run())
         tasks.spawn("nats", self._link.run())
         tasks.spawn("rules", self._rules.run())
+        # The first heartbeat makes a node active: it must block what the others block.
+        await self._rules.ready()
         while True:
             await self._beat(self.status)
             await self._until_next()

@@ -101,7 +101,9 @@ class _Node:
             self._clock,
             source=lambda: self._membership.orchestrator,
             token=lambda: self._store.management_token,
+            on_complete=lambda: self._plane.hold(None),
         )
+        self._plane.hold("the blocklist has not been read yet")
         self._commands = Commands(
             self._drain,
             self._store,

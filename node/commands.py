@@ -24,7 +24,7 @@ class Commands:
 
     Args:
         member: this node in the fleet, once it has joined.
-        on_blocklist: called with the version of which a notice tells.
+        on_blocklist: called with each notice of another version.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Commands:
         *,
         boot_id: str,
         member: Callable[[], Member | None],
-        on_blocklist: Callable[[int], None] = lambda _version: None,
+        on_blocklist: Callable[[BlocklistNotice], None] = lambda _notice: None,
     ) -> None:
         self._drain, self._store, self._boot_id, self._member = drain, store, boot_id, member
         self._on_blocklist = on_blocklist
@@ -118,7 +118,7 @@ class Commands:
         if verb == "resume":
             return 200, self.resume(ResumeRequest.decode(payload), lenient=False).plain()
         if verb == "blocklist":
-            self._on_blocklist(BlocklistNotice.decode(payload).version)
+            self._on_blocklist(BlocklistNotice.decode(payload))
             return 200, {"success": True, "message": "noted"}
         if verb == "ping":
             return 200, {"success": True, "message": self._drain.phase, "boot_id": self._boot_id}

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 from pydantic import ValidationError
 
 from secbeat.api.guarding import is_loopback
 from secbeat.wire.heartbeat import LegacyHeartbeat
 from secbeat.wire.registration import Join, NodeConfig, RegisterRequest, RegisterResponse
-from secbeat.wire.rules import RulesSnapshot
+from secbeat.wire.rules import SnapshotFrame, decode_snapshot
 
 log = logging.getLogger("agent")
 
@@ -98,20 +99,22 @@ class Orchestrator:
             raise Unreachable(f"{self.url}: heartbeat answered {status}: {text[:200].decode(errors='replace')}")
         return True
 
-    async def rules(self, since: int | None, *, token: str | None) -> RulesSnapshot:
-        """The blocklist, or what changed since a version.
+    async def rules(self, since: int | None, *, token: str | None) -> SnapshotFrame | None:
+        """The blocklist, or what changed since a version; None: an original orchestrator, which has none to give.
 
         Raises:
             Unreachable: no usable answer.
         """
         query = "" if since is None else f"?since={since}"
         status, text = await self._send("GET", f"/api/v1/rules/snapshot{query}", None, token=token, limit=_MAX_SNAPSHOT)
+        if status == 404 and token is None:
+            return None
         if status != 200:
             raise Unreachable(f"{self.url}: rules/snapshot answered {status}")
         try:
-            return RulesSnapshot.decode(text)
-        except ValidationError:
-            raise Unreachable(f"{self.url}: rules/snapshot is not a snapshot") from None
+            return decode_snapshot(text)
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"{self.url}: rules/snapshot is not a snapshot: {error}") from None
 
     async def close(self) -> None:
         """Close the connections."""

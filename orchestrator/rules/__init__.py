@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from orchestrator.rules.blocklist import Blocklist, BlockRecord, canonical
 from orchestrator.rules.keeping import Rules
+from orchestrator.rules.protecting import Protected
 
-__all__ = ["BlockRecord", "Blocklist", "Rules", "canonical"]
+__all__ = ["BlockRecord", "Blocklist", "Protected", "Rules", "canonical"]

@@ -1,36 +1,32 @@
-"""Changes the blocklist, keeps it in the store, ends what has expired, and tells the nodes."""
+"""Changes the blocklist, keeps it in the store, ends what has expired, and has the nodes told."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Any, Protocol
 
+import msgspec
+
 from orchestrator.rules import storing
-from orchestrator.rules.blocklist import Blocklist, BlockRecord, canonical
-from secbeat import subjects
-from secbeat.clock import Clock, wire_time
+from orchestrator.rules.blocklist import Blocklist, BlockRecord, canonical, shard_of
+from orchestrator.rules.protecting import Protected
+from orchestrator.rules.telling import Follower, Teller
+from secbeat.clock import Clock
 from secbeat.errors import RefusedError, SecbeatError
 from secbeat.service import Stop
 from secbeat.store import Bucket, Lease, Messaging, NotLeader, Unavailable
-from secbeat.wire.rules import BlocklistNotice, BlockRequest, RulesSnapshot
+from secbeat.wire.rules import BlockRequest, RulesSnapshot
 
 log = logging.getLogger("rules")
 
-_INTERVAL = 15.0
+_INTERVAL = 5.0
+_TOLD_AT_MOST_EVERY = 0.1
 _MAX_METADATA = 2048
-_PUBLISHED_PER_TURN = 200
-
-
-class Follower(Protocol):
-    """A node, as far as the blocklist is concerned."""
-
-    node_id: str
-    legacy: bool
-    blocklist_version: int
+_MAX_SHARD = 512 * 1024  # bytes: half of what a message may have
+_MAX_BYTES = 32 * 1024 * 1024  # the bucket keeps five revisions of each key in 256 MiB
 
 
 class Publisher(Protocol):
@@ -43,11 +39,12 @@ class Rules:
     """The blocklist of this cluster.
 
     A change is in the store before it is in force. The list is read again whenever the lease is won anew, so that a
-    second orchestrator goes on with what the first had.
+    second orchestrator goes on with what the first had; until it has been read nobody is told that it is empty.
 
     Args:
         bucket: the fenced bucket ``state``.
         followers: the nodes; those of the original are told in the original's way.
+        protected: what cannot be blocked.
         max_entries: every node holds the whole list.
     """
 
@@ -59,12 +56,17 @@ class Rules:
         messaging: Messaging,
         clock: Clock,
         followers: Callable[[], Iterable[Follower]] = tuple,
+        protected: Protected | None = None,
         events: Publisher | None = None,
-        max_entries: int = 10_000,
+        max_entries: int = 100_000,
     ) -> None:
-        self._bucket, self._lease, self._messaging, self._clock = bucket, lease, messaging, clock
+        self._bucket, self._lease, self._clock = bucket, lease, clock
         self._followers, self._events, self._max = followers, events, max_entries
+        self._protected = protected or Protected()
+        self._teller = Teller(messaging, clock)
         self._list = Blocklist()
+        self._sizes: dict[int, int] = {}
+        self._bytes = 0
         self._loaded_epoch: int | None = None
         self._tried_version = 0
         self._unsure: set[int] = set()
@@ -81,12 +83,44 @@ class Rules:
         return len(self._list)
 
     def listing(self) -> list[BlockRecord]:
-        """The entries in force, oldest first."""
+        """The entries in force as they are known here, oldest first."""
         return sorted(self._list.live(self._clock.now()), key=lambda record: record.blocked_at)
 
-    def snapshot(self, since: int | None = None) -> RulesSnapshot:
-        """The list, or what changed since a version."""
-        return self._list.snapshot(since, self._clock.now())
+    async def reading(self) -> Blocklist:
+        """The list, to be read in parts.
+
+        Without the lease it is what was known last: that is enough for a person, and not for a node.
+
+        Raises:
+            NotLeader: another orchestrator leads, and this one never did.
+            Unavailable: the store does not answer.
+        """
+        if self._lease.held or self._loaded_epoch is None:
+            async with self._lock:
+                await self._ensure_loaded()
+        return self._list
+
+    async def complete(self) -> tuple[int, Iterator[BlockRecord]]:
+        """The version, and all entries of it.
+
+        Entries that come or go while they are read may be missing or left over: the difference since that version,
+        which every follower gets next, makes that good.
+
+        Raises:
+            NotLeader, Unavailable: as it stands here, the list may be out of date.
+        """
+        found = await self._current()
+        return found.version, found.live(self._clock.now())
+
+    async def difference(self, since: int) -> RulesSnapshot | None:
+        """What changed since a version; None: that is not known any more. Raises as :meth:`complete`."""
+        return (await self._current()).difference(since, self._clock.now())
+
+    async def _current(self) -> Blocklist:
+        if not self._lease.held or self._loaded_epoch != self._lease.epoch:
+            async with self._lock:
+                await self._ensure_loaded()
+        return self._list
 
     # -------------------------------------------------------------- changing
 
@@ -94,19 +128,23 @@ class Rules:
         """Block an address or a network; returns the entry and the id of the command sent to the nodes.
 
         Raises:
-            SecbeatError: RULE_INVALID (422), RULES_FULL (409).
+            SecbeatError: RULE_INVALID (422).
+            RefusedError: RULE_PROTECTED, RULES_FULL (409).
             Unavailable: the store did not confirm; not in force.
         """
         ip = canonical(request.ip)
-        if len(json.dumps(request.metadata, default=str)) > _MAX_METADATA:
-            raise SecbeatError("RULE_INVALID", status=422, why=f"metadata: over {_MAX_METADATA} characters")
+        _check_metadata(request.metadata)
+        await self._protected.check(ip)
         async with self._lock:
             await self._ensure_loaded()
-            if ip not in self._list.records and len(self._list) >= self._max:
+            known = self._list.get(ip)
+            if known is None and len(self._list) >= self._max:
                 raise RefusedError("RULES_FULL", why=f"it holds {len(self._list)} of {self._max} entries")
+            if self._bytes > _MAX_BYTES:
+                raise RefusedError("RULES_FULL", why=f"its reasons and metadata take over {_MAX_BYTES >> 20} MiB")
             record = self._list.merged(ip, request, by=by, now=self._clock.now())
             await self._write({ip: record})
-        command_id = await self._tell_original("ADD_DYNAMIC_RULE", ip, record)
+        command_id = await self._teller.blocked(record, instead_of=known)
         self._tell("rule.blocked", f"{ip} is blocked for {record.ttl_seconds} s: {record.reason}", ip=ip, by=by)
         return record, command_id
 
@@ -120,46 +158,60 @@ class Rules:
         ip = canonical(text)
         async with self._lock:
             await self._ensure_loaded()
-            record = self._list.records.get(ip)
+            record = self._list.get(ip)
             if record is None:
                 return None
             await self._write({ip: None})
+            ended = record.expires_at <= self._clock.now()
+        if ended:
+            return None
         self._tell("rule.unblocked", f"{ip} is no longer blocked", ip=ip, by=by)
-        return await self._tell_original("REMOVE_DYNAMIC_RULE", ip, record)
+        return await self._teller.unblocked(record)
+
+    def covering(self, text: str) -> str | None:
+        """The wider entry because of which an address is blocked even without one of its own."""
+        return self._list.covering(canonical(text), self._clock.now())
 
     async def _ensure_loaded(self) -> None:
         if not self._lease.held:
             raise NotLeader("the lease is not held here")
         if self._loaded_epoch != self._lease.epoch:
             epoch = self._lease.epoch
-            self._list = await storing.load(self._bucket)
+            self._list, self._sizes = await storing.load(self._bucket)
+            self._bytes = sum(self._sizes.values())
             self._tried_version = self._list.version
             self._unsure.clear()
+            self._teller.forget()
             self._loaded_epoch = epoch
 
     async def _write(self, changes: dict[str, BlockRecord | None]) -> None:
-        """Store, then apply. A version number is never tried twice: an unconfirmed write may be in the store."""
-        for shard in sorted({storing.shard_of(ip) for ip in changes}):
-            part = {ip: record for ip, record in changes.items() if storing.shard_of(ip) == shard}
-            self._tried_version += 1
-            try:
-                await storing.save(self._bucket, shard, self._after(shard, part), self._tried_version)
-            except Unavailable:
-                self._unsure.add(shard)
-                raise
-            self._unsure.discard(shard)
-            self._list.apply(self._tried_version, part.items())
-            self._changed.set()
+        """Store changes of one shard, then apply them.
 
-    def _after(self, shard: int, changes: dict[str, BlockRecord | None]) -> list[BlockRecord]:
-        kept = {ip: record for ip, record in self._list.records.items() if storing.shard_of(ip) == shard}
-        return [record for record in (kept | changes).values() if record is not None]
+        A version number is never tried twice: an unconfirmed write may be in the store.
+        """
+        (shard,) = {shard_of(ip) for ip in changes}
+        after = {**self._list.shard(shard), **changes}
+        self._tried_version += 1
+        value = storing.encoded((record for record in after.values() if record is not None), self._tried_version)
+        if len(value) > max(_MAX_SHARD, self._sizes.get(shard, 0)):
+            raise RefusedError("RULES_FULL", why="the entries that are stored together with it leave no room")
+        try:
+            await storing.save(self._bucket, shard, value)
+        except Unavailable:
+            self._unsure.add(shard)
+            raise
+        self._unsure.discard(shard)
+        self._bytes += len(value) - self._sizes.get(shard, 0)
+        self._sizes[shard] = len(value)
+        self._list.apply(self._tried_version, changes.items())
+        self._changed.set()
 
     # -------------------------------------------------------------- keeping
 
     async def run(self, stop: Stop) -> None:
-        """Until the end: drop what has expired, tell nodes that are behind; at every change and every 15 s."""
+        """Until the end: drop what has expired, tell nodes that are behind; at every change and every 5 s."""
         while not stop.requested:
+            at_once = self._changed.is_set()
             self._changed.clear()
             try:
                 await self.tick()
@@ -167,6 +219,9 @@ class Rules:
                 pass
             except Unavailable as error:
                 log.warning("The blocklist waits for the store: %s", error, extra={"action": "rules_wait"})
+            if at_once:
+                # A burst of changes is told together.
+                await self._clock.sleep(_TOLD_AT_MOST_EVERY)
             await self._wait(stop)
 
     async def tick(self) -> None:
@@ -179,19 +234,44 @@ class Rules:
             return
         async with self._lock:
             await self._ensure_loaded()
-            if gone := self._list.expired(self._clock.now()):
-                await self._write(dict.fromkeys(gone))
-                self._tell("rule.expired", f"{len(gone)} blocked addresses have expired", ips=gone[:100])
-            for shard in sorted(self._unsure):
-                # What an unconfirmed write may have left there must not come back at the next start.
-                await self._rewrite(shard)
         await self._notify()
+        told = self._list.version
+        await self._expire(self._clock.now())
+        for shard in sorted(self._unsure):
+            # What an unconfirmed write may have left there must not come back at the next start.
+            async with self._lock:
+                await self._ensure_loaded()
+                await self._rewrite(shard)
+        if self._list.version != told:
+            await self._notify()
+
+    async def _expire(self, now: datetime) -> None:
+        """Shard by shard, so that a block never waits for thousands of entries that end together."""
+        shards: dict[int, list[str]] = {}
+        for ip in self._list.expired(now):
+            shards.setdefault(shard_of(ip), []).append(ip)
+        gone: list[str] = []
+        for shard, candidates in shards.items():
+            async with self._lock:
+                await self._ensure_loaded()
+                held = self._list.shard(shard)
+                ended = [ip for ip in candidates if ip in held and held[ip].expires_at <= now]
+                if ended:
+                    await self._write(dict.fromkeys(ended))
+                    gone += ended
+        if gone:
+            self._tell("rule.expired", f"{len(gone)} blocked addresses have expired", ips=gone[:100])
 
     async def _rewrite(self, shard: int) -> None:
         self._tried_version += 1
-        await storing.save(self._bucket, shard, self._after(shard, {}), self._tried_version)
+        value = storing.encoded(self._list.shard(shard).values(), self._tried_version)
+        await storing.save(self._bucket, shard, value)
         self._unsure.discard(shard)
         self._list.apply(self._tried_version, ())
+
+    async def _notify(self) -> None:
+        await self._teller.notify(self._list, self._followers())
+        await self._teller.repeat(self._list, self._followers())
 
     async def _wait(self, stop: Stop) -> None:
         waits = [
@@ -203,34 +283,15 @@ class Rules:
             for wait in waits:
                 wait.cancel()
 
-    # -------------------------------------------------------------- telling
-
-    async def _notify(self) -> None:
-        """Send the version to each node that reports another one."""
-        version = self._list.version
-        payload = BlocklistNotice(version=version).encode()
-        behind = [node.node_id for node in self._followers() if not node.legacy and node.blocklist_version != version]
-        for number, node_id in enumerate(behind, 1):
-            await self._messaging.publish(subjects.command(node_id, "blocklist"), payload)
-            if number % _PUBLISHED_PER_TURN == 0:
-                await asyncio.sleep(0)
-
-    async def _tell_original(self, action: str, ip: str, record: BlockRecord) -> str:
-        """The original's command; its nodes know single addresses only."""
-        command_id = str(uuid.uuid4())
-        if "/" not in ip:
-            message = {
-                "command_id": command_id,
-                "action": action,
-                "rule_type": "IP_BLOCK",
-                "target": ip,
-                "ttl_seconds": record.ttl_seconds,
-                "timestamp": wire_time(self._clock.now()),
-                "metadata": record.metadata,
-            }
-            await self._messaging.publish(subjects.LEGACY_CONTROL, json.dumps(message, default=str).encode())
-        return command_id
-
     def _tell(self, kind: str, sentence: str, **facts: Any) -> None:
         if self._events is not None:
             self._events.publish(kind, sentence, **facts)
+
+
+def _check_metadata(metadata: object) -> None:
+    try:
+        size = len(msgspec.json.encode(metadata))
+    except (OverflowError, ValueError) as error:
+        raise SecbeatError("RULE_INVALID", status=422, why=f"metadata: {error}") from None
+    if size > _MAX_METADATA:
+        raise SecbeatError("RULE_INVALID", status=422, why=f"metadata: over {_MAX_METADATA} bytes")

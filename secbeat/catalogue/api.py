@@ -161,6 +161,15 @@ ENTRIES: tuple[Entry, ...] = (
         "Name an address or a network of at least /8 (IPv4) or /16 (IPv6)",
     ),
     Entry(
+        "RULE_PROTECTED",
+        "error",
+        "This address must never be blocked",
+        "It covers an address of a node or of the control plane, or a network that the configuration protects: "
+        "with a load balancer or a trusted proxy every client behind it would be cut off.",
+        "Block the clients' own addresses, or a smaller network; the protected ones are orchestrator.never_block and "
+        "node.trusted_proxies in the configuration",
+    ),
+    Entry(
         "RULES_FULL",
         "error",
         "The blocklist is full",

@@ -169,6 +169,11 @@ class OrchestratorSettings(PolicySettings):
          ip_network("192.168.0.0/16"), ip_network("fc00::/7")],
         description="Addresses that the orchestrator may dial to manage a node.",
     )  # fmt: skip
+    never_block: list[Network] = restart(
+        [],
+        description="Networks that the blocklist refuses: load balancers, monitoring, offices. Our own nodes, listen "
+        "address and node.trusted_proxies are refused anyway.",
+    )
     tokens_file: Path | None = restart(None, description="Hashed API tokens (default: STATE/secrets/tokens.json).")
     state_dir: Path | None = restart(None, description="Directory for secrets; default $XDG_STATE_HOME/secbeat.")
     log_file: Path | None = restart(Path("logs/orchestrator.log"), description="Log file beside standard error.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
+import msgspec
 from pydantic import Field
 
-from secbeat.wire.base import Count, Moment, Record, Wire
+from secbeat.wire.base import VERSION, Count, Moment, Record, Wire
 
 DEFAULT_TTL_SECONDS = 3600
 MAX_TTL_SECONDS = 10 * 365 * 86400
@@ -17,7 +19,13 @@ class BlockRequest(Wire):
 
     ip: str = Field(max_length=64)
     reason: str = Field(max_length=500)
-    ttl_seconds: int | None = Field(None, ge=1, le=MAX_TTL_SECONDS, description="Default 3600.")
+    ttl_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_TTL_SECONDS,
+        strict=True,
+        description="Whole seconds; absent or null: 3600. Ten years is the longest.",
+    )
     metadata: Any = None
 
 
@@ -30,7 +38,7 @@ class BlockAnswer(Wire):
 
 
 class BlockedStats(Wire):
-    """Counts of ``GET /api/v1/rules/blocked_ips``."""
+    """Counts of ``GET /api/v1/rules/blocked_ips``: of the whole list, whatever page or filter was asked for."""
 
     total_blocked_ips: Count
     manual_blocks: Count
@@ -65,7 +73,8 @@ class RulesSnapshot(Record):
     """``GET /api/v1/rules/snapshot?since=V``.
 
     ``complete``: ``blocked`` is the whole list. Otherwise it holds what was added or prolonged since ``since``, and
-    ``removed`` what left. An entry ends at its ``expires_at`` whether or not a later snapshot says so.
+    ``removed`` what left, each in its final state: it leads from any version between ``since`` and ``version`` to
+    ``version``. An entry ends at its ``expires_at`` whether or not a later snapshot says so.
     """
 
     version: Count
@@ -75,7 +84,35 @@ class RulesSnapshot(Record):
     removed: list[str] = Field(default_factory=list)
 
 
+class RuleFrame(msgspec.Struct, frozen=True, gc=False):
+    """:class:`BlockedRule`, cheap."""
+
+    ip: Annotated[str, msgspec.Meta(max_length=64)]
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class SnapshotFrame(msgspec.Struct, frozen=True):
+    """:class:`RulesSnapshot` as a node reads it: a hundred thousand entries must not hold up its requests."""
+
+    version: Annotated[int, msgspec.Meta(ge=0)]
+    complete: bool
+    blocked: list[RuleFrame]
+    removed: list[str] = []
+    v: Annotated[int, msgspec.Meta(le=VERSION)] = VERSION
+
+
+decode_snapshot = msgspec.json.Decoder(SnapshotFrame).decode
+"""Raises msgspec.DecodeError: not a snapshot, or one of a newer version."""
+
+
 class BlocklistNotice(Record):
-    """``secbeat.cmd.<node_id>.blocklist``: there is another version; fetch the snapshot."""
+    """``secbeat.cmd.<node_id>.blocklist``: there is another version.
+
+    With ``since`` it carries the difference, to be read as that of :class:`RulesSnapshot`; a node below ``since``
+    has missed something and fetches the snapshot. Without, every node fetches.
+    """
 
     version: Count
+    since: Count | None = None
+    blocked: list[BlockedRule] = Field(default_factory=list)
+    removed: list[str] = Field(default_factory=list)

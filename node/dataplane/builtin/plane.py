@@ -46,6 +46,7 @@ class BuiltinPlane:
         self._blocklist = Blocklist()
         self._tunnels: set[Tunnel] = set()
         self._draining = False
+        self._held: str | None = None
         self._listening = False
         self._closed_at = 0.0
         self._port = 0
@@ -133,6 +134,10 @@ class BuiltinPlane:
     def set_blocklist(self, blocklist: Blocklist) -> None:
         self._blocklist = blocklist
 
+    def hold(self, why: str | None) -> None:
+        """Keep out of rotation, for this reason; None: no longer. Requests are served either way."""
+        self._held = why
+
     # -------------------------------------------------------------------------------------------------------- requests
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -157,7 +162,8 @@ class BuiltinPlane:
     def _ready(self, request: web.BaseRequest) -> web.Response:
         if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
             return short(405, "GET or HEAD")
-        response = short(503, "draining") if self._draining else short(200, "ready")
+        why = "draining" if self._draining else self._held
+        response = short(200, "ready") if why is None else short(503, why)
         if self._draining:
             close_after(response)
         return response

@@ -20,7 +20,7 @@ from secbeat.errors import ConfigError
 from secbeat.service import Stop, Tasks
 from secbeat.testing import MemoryMessaging
 from secbeat.wire.heartbeat import decode_frame
-from secbeat.wire.rules import RulesSnapshot
+from secbeat.wire.rules import BlocklistNotice, RulesSnapshot
 
 NODE = str(uuid.uuid4())
 
@@ -60,7 +60,7 @@ class Orchestrator:
     def __init__(self) -> None:
         self.heartbeats: list = []
         self.answer: object = True
-        self.snapshots: list[RulesSnapshot] = []
+        self.snapshots: list = [RulesSnapshot(version=0, complete=True, blocked=[])]
         self.asked: list = []
 
     async def heartbeat(self, heartbeat) -> bool:
@@ -76,7 +76,10 @@ class Orchestrator:
         self.asked.append((since, token))
         if not self.snapshots:
             raise Unreachable("none")
-        return self.snapshots.pop(0)
+        found = self.snapshots.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
 
 class Membership:
@@ -277,12 +280,20 @@ def snapshot(clock, version: int, *ips: str, complete: bool = True, removed=(), 
     })  # fmt: skip
 
 
+def notice(version: int, since: int | None = None, *, clock=None, ips=(), removed=(), seconds=60) -> BlocklistNotice:
+    end = None if clock is None else clock.now() + timedelta(seconds=seconds)
+    return BlocklistNotice.model_validate({
+        "version": version, "since": since, "blocked": [{"ip": ip, "expires_at": end} for ip in ips],
+        "removed": list(removed),
+    })  # fmt: skip
+
+
 async def settled(clock, condition) -> None:
-    """Blocklists are parsed in a thread: real time passes there."""
+    """Let what is due happen; no time passes."""
     async with asyncio.timeout(10):
         while not condition():
             await clock.advance(0.0)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0)
 
 
 async def test_the_blocklist_is_fetched_at_the_join_and_then_only_its_changes(rig, plane, clock):
@@ -291,11 +302,11 @@ async def test_the_blocklist_is_fetched_at_the_join_and_then_only_its_changes(ri
     orchestrator.snapshots = [snapshot(clock, 3, "1.1.1.1", "2.2.2.2")]
     await settled(clock, lambda: made.rules.version == 3)
     assert orchestrator.asked == [(None, "token")]
-    made.rules.notice(3)
+    made.rules.notice(notice(3))
     await clock.advance(1)
     assert len(orchestrator.asked) == 1
     orchestrator.snapshots = [snapshot(clock, 5, "3.3.3.0/24", complete=False, removed=["1.1.1.1"])]
-    made.rules.notice(5)
+    made.rules.notice(notice(5))
     await settled(clock, lambda: made.rules.version == 5)
     assert orchestrator.asked[-1] == (3, "token")
     newest = plane.blocklists[-1]
@@ -306,11 +317,13 @@ async def test_a_block_ends_by_itself_when_its_time_is_over(rig, plane, clock):
     made = rig()
     made.membership.orchestrator.snapshots = [snapshot(clock, 3, "1.1.1.1", seconds=30)]
     await settled(clock, lambda: made.rules.version == 3)
-    await clock.advance(20)
+    await clock.advance(29.9)
     assert plane.blocklists[-1].blocks("1.1.1.1")
-    await clock.advance(16)
-    await settled(clock, lambda: not plane.blocklists[-1].blocks("1.1.1.1"))
+    await clock.advance(0.1)
+    assert not plane.blocklists[-1].blocks("1.1.1.1")
     assert plane.blocklists[-1].version == 3
+    await clock.advance(6)
+    assert plane.blocklists[-1].size == 0
 
 
 async def test_an_unusable_snapshot_changes_nothing(rig, plane, clock):
@@ -318,9 +331,86 @@ async def test_an_unusable_snapshot_changes_nothing(rig, plane, clock):
     made.membership.orchestrator.snapshots = [snapshot(clock, 3, "1.1.1.1")]
     await settled(clock, lambda: made.rules.version == 3)
     made.membership.orchestrator.snapshots = [snapshot(clock, 4, "not an address")]
-    made.rules.notice(4)
+    made.rules.notice(notice(4))
     await settled(clock, lambda: len(made.membership.orchestrator.asked) == 2)
     await asyncio.sleep(0.05)
     await clock.advance(1)
     assert made.rules.version == 3
     assert plane.blocklists[-1].blocks("1.1.1.1")
+
+
+async def test_a_node_does_not_report_before_it_has_read_the_blocklist_and_tries_until_it_has(
+    rig, plane, clock, caplog
+):
+    made = rig()
+    held = []
+    made.rules._on_complete = lambda: held.append("released")
+    orchestrator = made.membership.orchestrator
+    orchestrator.snapshots = []
+    await clock.advance(60)
+    assert len(orchestrator.asked) > 3
+    assert (made.heard, held, plane.blocklists) == ([], [], [])
+    assert "Not in rotation yet: the blocklist cannot be read: none" in caplog.text
+    orchestrator.snapshots = [snapshot(clock, 3, "1.1.1.1")]
+    await clock.advance(16)
+    assert (made.heard[0].blocklist_version, held) == (3, ["released"])
+    assert plane.blocklists[-1].blocks("1.1.1.1")
+
+
+async def test_an_original_orchestrator_has_no_blocklist_and_the_node_reports_all_the_same(rig, clock):
+    made = rig(legacy=True)
+    made.membership.orchestrator.snapshots = [None]
+    await clock.advance(6)
+    assert made.membership.orchestrator.heartbeats
+    assert (made.rules.complete, made.rules.version) == (True, 0)
+
+
+class TestADifference:
+    @pytest.fixture
+    async def made(self, rig, clock):
+        made = rig()
+        made.membership.orchestrator.snapshots = [snapshot(clock, 3, "1.1.1.1", "2.2.2.2")]
+        await settled(clock, lambda: made.rules.version == 3)
+        return made
+
+    async def test_it_is_applied_as_it_comes_without_a_fetch(self, made, plane, clock):
+        made.rules.notice(notice(5, 3, clock=clock, ips=["3.3.3.0/24"], removed=["1.1.1.1"]))
+        assert [plane.blocklists[-1].blocks(ip) for ip in ("1.1.1.1", "2.2.2.2", "3.3.3.9")] == [False, True, True]
+        await clock.advance(1)
+        assert (made.rules.version, plane.totals.blocklist_version) == (5, 5)
+        assert len(made.membership.orchestrator.asked) == 1
+
+    async def test_one_that_begins_before_the_nodes_version_is_as_good(self, made, plane, clock):
+        made.rules.notice(notice(4, 3, clock=clock, ips=["4.4.4.4"]))
+        made.rules.notice(notice(6, 3, clock=clock, ips=["5.5.5.5"], removed=["4.4.4.4"]))
+        assert [plane.blocklists[-1].blocks(ip) for ip in ("4.4.4.4", "5.5.5.5")] == [False, True]
+        assert made.rules.version == 6
+
+    async def test_repetitions_and_older_ones_change_nothing(self, made, plane, clock):
+        older, newer = notice(4, 3, clock=clock, ips=["4.4.4.4"]), notice(5, 4, removed=["4.4.4.4"])
+        for one in (older, newer, older, newer, older):
+            made.rules.notice(one)
+        assert not plane.blocklists[-1].blocks("4.4.4.4")
+        await clock.advance(1)
+        assert (made.rules.version, len(made.membership.orchestrator.asked)) == (5, 1)
+
+    async def test_a_gap_makes_the_node_fetch(self, made, plane, clock):
+        orchestrator = made.membership.orchestrator
+        orchestrator.snapshots = [snapshot(clock, 9, "9.9.9.9", complete=False)]
+        made.rules.notice(notice(9, 7, clock=clock, ips=["7.7.7.7"]))
+        assert not plane.blocklists[-1].blocks("7.7.7.7")
+        await settled(clock, lambda: made.rules.version == 9)
+        assert orchestrator.asked[-1] == (3, "token")
+        assert plane.blocklists[-1].blocks("9.9.9.9")
+
+    async def test_one_that_is_unusable_changes_nothing_and_makes_the_node_fetch(self, made, plane, clock):
+        made.rules.notice(notice(4, 3, clock=clock, ips=["nonsense"], removed=["1.1.1.1"]))
+        assert plane.blocklists[-1].blocks("1.1.1.1")
+        await clock.advance(0.1)
+        assert len(made.membership.orchestrator.asked) == 2
+
+    async def test_an_orchestrator_whose_list_began_anew_is_followed(self, made, plane, clock):
+        made.membership.orchestrator.snapshots = [snapshot(clock, 1, "9.9.9.9")]
+        made.rules.notice(notice(1))
+        await settled(clock, lambda: made.rules.version == 1)
+        assert [plane.blocklists[-1].blocks(ip) for ip in ("1.1.1.1", "9.9.9.9")] == [False, True]
