@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from secbeat.cli import configuring, explaining, following, operating, reading, services
+from secbeat.cli import configuring, explaining, following, helping, operating, reading, services
 from secbeat.cli.doctor import doctor
 from secbeat.cli.output import print_error
 from secbeat.cli.session import example
@@ -20,7 +20,7 @@ from secbeat.errors import ConfigError, SecbeatError
 _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 _ORDER = (
     *("up", "demo", "orchestrator", "provisioner", "node", "origin"),
-    *("pools", "nodes", "operations", "jobs", "decisions", "audit", "why", "explain"),
+    *("pools", "nodes", "operations", "jobs", "decisions", "audit", "why", "explain", "help"),
     *("scale", "pause", "resume", "drain", "undrain", "protect", "events", "doctor", "config"),
 )
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -78,6 +78,7 @@ app.add_typer(reading.decisions, name="decisions")
 app.add_typer(reading.audit, name="audit")
 _add(explaining.why, "secbeat why web", "secbeat why web --at 15m", "secbeat why 1f9c2a7e")
 _add(explaining.explain, "secbeat explain NATS_UNREACHABLE")
+_add(helping.help_topic, "secbeat help exit-codes", "secbeat help scale", name="help")
 _add(operating.scale, "secbeat scale web 5 --for 2h --wait", "secbeat scale web 5 --dry-run")
 _add(operating.pause, "secbeat pause web --for 2h --direction in --reason 'database upgrade'")
 _add(operating.resume, "secbeat resume web")

@@ -34,6 +34,7 @@ SAMPLES = {
     "decision": "web@7",
     "event": "01JD2K000000000000000000D4",
     "thing": "web",
+    "topic": "exit-codes",
     "code": "USAGE",
     "file": "{config}",
     "join_file": "{tmp}/join.json",
@@ -48,7 +49,7 @@ REFUSED = {
     ("origin",): ["--listen", "nowhere"],
 }
 LINES = {("events",), ("jobs", "log")}  # one JSON object per line
-OFFLINE = {("explain",), ("config", "check"), ("config", "show"), ("doctor",)}
+OFFLINE = {("explain",), ("help",), ("config", "check"), ("config", "show"), ("doctor",)}
 
 
 def walk(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -185,7 +186,7 @@ def test_help_has_a_sentence_and_an_example(path, run):
 def test_the_whole_list_of_commands_is_there():
     names = {path[0] for path in COMMANDS}
     wanted = "up demo orchestrator provisioner node origin pools nodes operations jobs decisions audit why explain"
-    wanted += " scale pause resume drain undrain protect events doctor config"
+    wanted += " help scale pause resume drain undrain protect events doctor config"
     assert names == set(wanted.split())
     assert {("jobs", "log"), ("jobs", "cancel"), ("nodes", "new"), ("config", "check"), ("config", "show")} <= set(
         COMMANDS
