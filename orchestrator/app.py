@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
-from ipaddress import ip_address
 
 from orchestrator.core import Core, Stores
 from orchestrator.events import EventHub
@@ -25,9 +24,9 @@ from orchestrator.metrics import Metrics
 from orchestrator.operations.management import NodeClient
 from orchestrator.operations.webhook import WebhookClient
 from orchestrator.reconcile.reloading import reread
-from orchestrator.rules import Rules
+from orchestrator.rules import Protected, Rules
+from secbeat import binding, signing, subjects
 from secbeat import bus as nats
-from secbeat import signing, subjects
 from secbeat.api import listen, metrics_app
 from secbeat.auth import Principal, TokenBook, read_secret
 from secbeat.bus import identity
@@ -88,7 +87,7 @@ async def main(stop: Stop, loaded: Loaded) -> int:
         ConfigError: the service cannot start as it is configured.
     """
     os.umask(0o077)
-    _check_binding(loaded.settings.orchestrator)
+    binding.check_orchestrator(loaded.settings.orchestrator)
     state = StateDir(loaded.settings.orchestrator.state_dir or default_state_dir()).ensure()
     held = _only_one(state)
     try:
@@ -124,6 +123,11 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         messaging=bus.messaging,
         clock=clock,
         followers=registry.nodes,
+        protected=Protected(
+            [*ours.never_block, *settings.node.trusted_proxies],
+            hosts=[split_address(ours.listen_addr)[0]],
+            nodes=registry.nodes,
+        ),
         events=events,
     )
     current = _Current(settings)
@@ -314,20 +318,6 @@ def _minter(settings: NatsSettings) -> Minter | None:
         return mint(seed, account, node_id, public_key, ttl_seconds, now)
 
     return minted
-
-
-def _check_binding(settings: OrchestratorSettings) -> None:
-    for key, address, encrypted in (
-        ("listen_addr", settings.listen_addr, settings.tls.cert_file is not None),
-        ("metrics_addr", settings.metrics_addr, False),
-    ):
-        host, _ = split_address(address)
-        try:
-            loopback = ip_address(host).is_loopback
-        except ValueError:
-            loopback = host == "localhost"
-        if not (loopback or encrypted or settings.allow_plaintext):
-            raise ConfigError("BIND_INSECURE", why=f"orchestrator.{key} is {address}, without TLS")
 
 
 def _only_one(state: StateDir) -> TextIOWrapper:

@@ -87,7 +87,7 @@ class Blocking:
             following = page[-2].ip if len(page) > (limit or MAX_LIMIT) else None
             rows = iter(page[: limit or MAX_LIMIT])
         tail = f'],"stats":{{"total_blocked_ips":{total},"manual_blocks":{total},"auto_blocks":0}}}}'
-        return await _stream(request, b'{"blocked_ips":[', rows, _row, tail.encode(), link(request, following))
+        return await _stream(request, b'{"blocked_ips":[', rows, _row, tail.encode(), headers=link(request, following))
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         await self._following.admit(request)
@@ -96,7 +96,7 @@ class Blocking:
             return reply(difference)
         version, records = await self._rules.complete()
         head = f'{{"v":{VERSION},"version":{version},"complete":true,"since":null,"blocked":['
-        return await _stream(request, head.encode(), records, _rule, b'],"removed":[]}', {})
+        return await _stream(request, head.encode(), records, _rule, b'],"removed":[]}', headers={})
 
 
 def _row(record: BlockRecord) -> bytes:
@@ -146,6 +146,7 @@ async def _stream(
     records: Iterable[BlockRecord],
     encode: Callable[[BlockRecord], bytes],
     tail: bytes,
+    *,
     headers: dict[str, str],
 ) -> web.StreamResponse:
     """A JSON list between ``head`` and ``tail``; a short one in one piece."""

@@ -58,8 +58,8 @@ def canonical(text: str) -> str:
         SecbeatError: RULE_INVALID (422): neither, one with a zone, or a network wider than /8 (IPv6: /16).
     """
     try:
-        # A zone means something on one machine only; ip_network() takes none.
-        network = ip_network(text, strict=False)
+        # A zone means something on one machine only.
+        network = ip_network("" if "%" in text else text, strict=False)
     except ValueError:
         raise SecbeatError("RULE_INVALID", status=422, why=f"ip: {text[:64]!r} is no address or network") from None
     network = _unmapped(network)
