@@ -18,22 +18,27 @@ from typing import Any
 
 from provisioner.engine.base import Engine, EngineJob, Observer, Outcome
 from secbeat.clock import Clock
+from secbeat.telemetry import context
 from secbeat.telemetry.tracing import Span, Tracing, Value, beneath, id_of
 from secbeat.wire.jobs import JobRecord
 
 _DONE = {"runner_on_ok": "ok", "runner_on_skipped": "skipped"}
 _BROKEN = {"runner_on_failed": "failed", "runner_on_unreachable": "unreachable"}
 _TAIL_BYTES = 1 << 20
+# Whoever adds the community's callback plugin continues our trace; it would send the arguments of tasks with it.
+_CALLBACK = {"ANSIBLE_OPENTELEMETRY_HIDE_TASK_ARGUMENTS": "true"}
 
 
 def job_context(job: JobRecord) -> str | None:
     """The context of the job's own span."""
-    return None if job.traceparent is None else beneath(job.traceparent, job.op_id, "job")
+    begun = context.checked(job.traceparent)
+    return None if begun is None else beneath(begun, job.op_id, "job")
 
 
 def attempt_context(job: JobRecord, number: int) -> str | None:
     """The context of the span of one attempt: what the playbook's own processes find in TRACEPARENT."""
-    return None if job.traceparent is None else beneath(job.traceparent, job.op_id, "attempt", number)
+    begun = context.checked(job.traceparent)
+    return None if begun is None else beneath(begun, job.op_id, "attempt", number)
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,8 @@ class JobTracing:
             return await engine.run(job, observer, cancelled)
         tasks, error = TaskSpans(self.tracing, self.clock, own), "JOB_INTERRUPTED"
         try:
-            outcome = await engine.run(
-                replace(job, environment={"TRACEPARENT": own}), _Watched(observer, tasks), cancelled
-            )
+            traced = replace(job, environment={"TRACEPARENT": own, **_CALLBACK})
+            outcome = await engine.run(traced, _Watched(observer, tasks), cancelled)
             error = outcome.error.code if outcome.error is not None else ""
         finally:
             tasks.close(error or "JOB_ENDED")

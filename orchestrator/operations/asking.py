@@ -111,9 +111,9 @@ async def follow(context: Context, op: OperationRecord) -> tuple[OperationRecord
     changes: dict[str, object] = {"stage": job.progress.stage[:200], "stages": stages.from_job(op, job)}
     if job.machine is not None:
         changes["machine"] = job.machine
-    accepted = next((stage for stage in op.stages if stage.name == "webhook"), None)
-    if accepted is not None:
-        context.metrics.job_accepted(job.created_at, accepted.ended_at)
+    known = {stage.name: stage.ended_at for stage in op.stages}
+    if "webhook" in known and "queue" not in known:
+        context.metrics.job_accepted(job.created_at, known["webhook"])
     return await context.alter(op, **changes), job
 
 

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from secbeat.catalogue import ALL
 from secbeat.telemetry import logschema
 from secbeat.telemetry.catalogue import of
 from secbeat.up import Instance
@@ -90,6 +91,7 @@ async def test_what_is_told_of_a_node_that_comes_and_goes(loop, collector):
     stages_add_up(loop)
     every_line_is_valid(loop)
     metrics_are_those_of_the_catalogue(loop)
+    reasons_are_of_the_closed_list(loop)
     exemplars_are_in_the_openmetrics_form_alone(loop)
     no_secret_is_in_a_span(loop, collector)
 
@@ -152,6 +154,17 @@ def metrics_are_those_of_the_catalogue(loop):
             for sample in family.samples:
                 own = frozenset(sample.labels) - ({"le"} if sample.name.endswith("_bucket") else set())
                 assert own == labels[sample.name], sample
+
+
+def reasons_are_of_the_closed_list(loop):
+    found = {
+        sample.labels["code"]
+        for family in parse(loop.scrapes["orchestrator"])
+        for sample in family.samples
+        if sample.name == "secbeat_decisions_total"
+    }
+    assert found
+    assert found <= set(ALL)
 
 
 def exemplars_are_in_the_openmetrics_form_alone(loop):
