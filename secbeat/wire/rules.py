@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from secbeat.wire.base import VERSION, Count, Moment, Record, Wire
 
@@ -14,16 +14,22 @@ DEFAULT_TTL_SECONDS = 3600
 MAX_TTL_SECONDS = 10 * 365 * 86400
 
 
+def _as_written(value: object) -> object:
+    """The original takes a JSON integer for a number of seconds: no text, no fraction, no boolean."""
+    if value is not None and type(value) is not int:
+        raise ValueError("must be a whole number of seconds")
+    return value
+
+
 class BlockRequest(Wire):
     """``POST /api/v1/rules/block_ip``; ``ip`` may also be a network (``203.0.113.0/24``)."""
 
     ip: str = Field(max_length=64)
     reason: str = Field(max_length=500)
-    ttl_seconds: int | None = Field(
+    ttl_seconds: Annotated[int | None, BeforeValidator(_as_written)] = Field(
         None,
         ge=1,
         le=MAX_TTL_SECONDS,
-        strict=True,
         description="Whole seconds; absent or null: 3600. Ten years is the longest.",
     )
     metadata: Any = None

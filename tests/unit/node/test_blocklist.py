@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from node.dataplane.blocklist import Blocklist, parse_address
+from node.dataplane.blocklist import Blocklist, parse_address, place
 from node.dataplane.builtin.headers import Forwarding
 
 
@@ -62,6 +62,51 @@ def test_a_look_up_costs_the_same_with_ten_and_with_a_hundred_thousand_entries()
     many = Blocklist(1, [str(ipaddress.ip_address(0x0A000000 + n)) for n in range(100_000)])
     assert many.size == 100_000
     assert seconds_of(many) < 3 * seconds_of(few) + 0.01
+
+
+def test_an_entry_blocks_until_its_end_and_is_freed_by_the_next_sweep():
+    now = [100.0]
+    blocklist = Blocklist(1, ["192.0.2.9"], now=lambda: now[0])
+    blocklist.put(place("192.0.2.7"), 160.0)
+    blocklist.put(place("10.0.0.0/8"), 130.0)
+    assert [blocklist.blocks(ip) for ip in ("192.0.2.7", "10.1.1.1", "192.0.2.9")] == [True, True, True]
+    now[0] = 130.0
+    assert [blocklist.blocks(ip) for ip in ("192.0.2.7", "10.1.1.1")] == [True, False]
+    list(blocklist.sweep())
+    assert blocklist.size == 2
+    now[0] = 160.0
+    list(blocklist.sweep())
+    assert (blocklist.size, blocklist.blocks("192.0.2.9")) == (1, True)
+
+
+def test_an_entry_that_comes_back_while_ended_ones_are_freed_stays():
+    now = [0.0]
+    blocklist = Blocklist(now=lambda: now[0])
+    for number in range(3000):
+        blocklist.put((4, 32, number), 10.0)
+    now[0] = 11.0
+    sweeping = blocklist.sweep()
+    next(sweeping)
+    blocklist.put((4, 32, 2500), 99.0)
+    blocklist.put((4, 24, 7), 99.0)
+    list(sweeping)
+    assert blocklist.size == 2
+    assert blocklist.blocks("0.0.9.196")
+    assert blocklist.blocks("0.0.7.1")
+    now[0] = 100.0
+    list(blocklist.sweep())
+    assert blocklist.size == 0
+
+
+def test_a_removed_address_stays_blocked_by_a_network_that_it_lies_in():
+    blocklist = Blocklist(1, ["192.0.2.0/24", "192.0.2.7", "2001:db8::/32", "2001:db8::7"])
+    for entry in ("192.0.2.7", "2001:db8::7", "203.0.113.1"):
+        blocklist.discard(place(entry))
+    assert blocklist.size == 2
+    assert blocklist.blocks("192.0.2.7")
+    assert blocklist.blocks("2001:db8::7")
+    blocklist.discard(place("192.0.2.0/24"))
+    assert not blocklist.blocks("192.0.2.7")
 
 
 def test_an_ipv4_address_in_ipv6_clothing_is_the_ipv4_address():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 
 import pytest
 
+from orchestrator.rules import Protected
 from secbeat import ids
 from secbeat.store import Unavailable
+from secbeat.wire.rules import BlockedIps, BlockRequest, RulesSnapshot, decode_snapshot
 
 BLOCK = {"ip": "203.0.113.7", "reason": "manual test", "ttl_seconds": 600}
 
@@ -41,6 +44,13 @@ async def test_without_ttl_it_is_the_originals_hour(api):
         ({"ip": "0.0.0.0/0", "reason": "x"}, 422),
         ({"ip": "203.0.113.7"}, 422),
         ({"ip": "203.0.113.7", "reason": "x", "ttl_seconds": -1}, 422),
+        ({"ip": "203.0.113.7", "reason": "x", "ttl_seconds": 0}, 422),
+        ({"ip": "203.0.113.7", "reason": "x", "ttl_seconds": 2**63}, 422),
+        ({"ip": "203.0.113.7", "reason": "x", "ttl_seconds": 1.5}, 422),
+        ({"ip": "203.0.113.7", "reason": "x", "ttl_seconds": 60.0}, 422),
+        ({"ip": "203.0.113.7", "reason": "x", "ttl_seconds": "60"}, 422),
+        ({"ip": "203.0.113.7", "reason": "x", "ttl_seconds": True}, 422),
+        ({"ip": "fe80::1%eth0", "reason": "x"}, 422),
         ({"ip": "203.0.113.7", "reason": "x", "metadata": "m" * 3000}, 422),
         (b"{", 400),
     ],
@@ -109,6 +119,93 @@ async def test_a_node_follows_by_versions(api):
     assert delta["complete"] is False
     assert [rule["ip"] for rule in delta["blocked"]] == ["203.0.113.7"]
     assert (await api.get("/api/v1/rules/snapshot?since=x")).status == 422
+
+
+async def test_a_null_ttl_is_the_originals_hour_and_ten_years_are_the_longest(api):
+    await api.post("/api/v1/rules/block_ip", {**BLOCK, "ttl_seconds": None})
+    await api.post("/api/v1/rules/block_ip", {**BLOCK, "ip": "203.0.113.8", "ttl_seconds": 315_360_000})
+    listed = dict((await api.get("/api/v1/rules/blocked_ips")).json()["blocked_ips"])
+    assert {ip: info["ttl_seconds"] for ip, info in listed.items()} == {
+        "203.0.113.7": 3600,
+        "203.0.113.8": 315_360_000,
+    }
+
+
+async def test_of_two_ttls_on_one_address_the_longer_stands_whatever_the_order(api):
+    for ttl in (60, 600, 60):
+        await api.post("/api/v1/rules/block_ip", {**BLOCK, "ttl_seconds": ttl})
+    ((_, entry),) = (await api.get("/api/v1/rules/blocked_ips")).json()["blocked_ips"]
+    assert entry["ttl_seconds"] == 600
+
+
+async def test_an_address_of_a_node_is_refused_with_code_cause_and_remedy(api):
+    api.rules._protected = Protected([ip_network("203.0.113.0/24")])
+    answer = await api.post("/api/v1/rules/block_ip", BLOCK)
+    assert (answer.status, answer.json()["success"], answer.json()["command_id"]) == (200, False, None)
+    message = answer.json()["message"]
+    assert message.startswith("Failed to block IP 203.0.113.7: RULE_PROTECTED: ")
+    assert "203.0.113.0/24" in message
+    assert "never_block" in message
+    assert len(api.rules) == 0
+
+
+async def test_an_unblock_says_which_wider_entry_still_blocks(api):
+    await api.post("/api/v1/rules/block_ip", BLOCK)
+    await api.post("/api/v1/rules/block_ip", {"ip": "203.0.113.0/24", "reason": "x"})
+    first = await api.call("DELETE", "/api/v1/rules/block_ip/203.0.113.7", token="operate")
+    assert first.json()["message"] == "IP 203.0.113.7 unblocked; 203.0.113.0/24 still blocks it"
+    second = await api.call("DELETE", "/api/v1/rules/block_ip/203.0.113.7", token="operate")
+    assert second.status == 404
+    assert second.json()["fix"] == "DELETE /api/v1/rules/block_ip/203.0.113.0/24"
+
+
+class TestALongList:
+    @pytest.fixture(autouse=True)
+    async def _filled(self, api):
+        for number in range(1300):
+            request = BlockRequest(
+                ip=f"10.0.{number // 250}.{number % 250}", reason='a "reason"', metadata={"n": number}
+            )
+            await api.rules.block(request, by="alice")
+
+    async def test_without_a_question_it_comes_whole_in_the_originals_form(self, api):
+        shown = (await api.get("/api/v1/rules/blocked_ips")).json()
+        assert len(dict(shown["blocked_ips"])) == 1300
+        assert shown["stats"] == {"total_blocked_ips": 1300, "manual_blocks": 1300, "auto_blocks": 0}
+        assert list(shown["blocked_ips"][700][1]) == ["blocked_at", "blocked_by", "metadata", "reason", "ttl_seconds"]
+        BlockedIps.model_validate(shown)
+
+    async def test_pages_show_each_entry_once(self, api):
+        path, seen = "/api/v1/rules/blocked_ips?limit=400", []
+        while path:
+            answer = await api.get(path)
+            seen += [ip for ip, _ in answer.json()["blocked_ips"]]
+            assert answer.json()["stats"]["total_blocked_ips"] == 1300
+            path = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
+        assert len(seen) == len(set(seen)) == 1300
+
+    async def test_a_filter_finds_what_overlaps_a_network(self, api):
+        await api.rules.block(BlockRequest(ip="10.0.0.0/16", reason="wide"), by="alice")
+        shown = (await api.get("/api/v1/rules/blocked_ips?within=10.0.0.0/30")).json()
+        assert {ip for ip, _ in shown["blocked_ips"]} == {"10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.0/16"}
+        assert (await api.get("/api/v1/rules/blocked_ips?within=x")).status == 422
+        assert (await api.get("/api/v1/rules/blocked_ips?after=x")).status == 422
+
+    async def test_the_snapshot_is_what_a_node_reads(self, api):
+        answer = await api.get("/api/v1/rules/snapshot")
+        snapshot = RulesSnapshot.model_validate(answer.json())
+        assert (snapshot.complete, snapshot.version, len({rule.ip for rule in snapshot.blocked})) == (True, 1300, 1300)
+        frame = decode_snapshot(json.dumps(answer.json()).encode())
+        assert [(rule.ip, rule.expires_at) for rule in frame.blocked] == [
+            (rule.ip, rule.expires_at) for rule in snapshot.blocked
+        ]
+
+
+async def test_a_list_that_has_not_been_read_is_503_and_not_empty(api):
+    api.lease.lose()
+    for path in ("rules/snapshot", "rules/snapshot?since=0", "rules/blocked_ips"):
+        answer = await api.get(f"/api/v1/{path}")
+        assert answer.status == 503, path
 
 
 class TestASnapshotFromBeyondLoopback:
