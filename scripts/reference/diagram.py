@@ -32,8 +32,8 @@ def svg(title: str, cells: Mapping[str, Cell], arrows: Iterable[Arrow], *, ends:
     marker = "".join(filter(str.isalnum, title))
     parts = [
         (
-            f'<svg viewBox="0 0 {width} {height}" style="max-width:{width}px;width:100%" role="img" '
-            f'xmlns="http://www.w3.org/2000/svg" font-family="inherit" font-size="12" fill="none" stroke="currentColor">'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="inherit" '
+            f'style="max-width:{width}px;width:100%" font-size="12" fill="none" stroke="currentColor">'
         ),
         f"<title>{escape(title)}</title>",
         (
