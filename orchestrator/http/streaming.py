@@ -89,9 +89,10 @@ def _past(request: web.Request, hub: EventHub) -> tuple[list[Encoded], bool]:
 
 
 def _opening(missing: bool, past: list[Encoded], hub: EventHub) -> bytes:
-    if not missing:
-        return b": hello\n\n"
     oldest = past[0].seq if past else hub.last_seq + 1
+    if not missing:
+        # With the number: whoever loses the connection before the first event misses nothing either.
+        return b": hello\nid: %d\n\n" % (oldest - 1)
     return b': some events before these are no longer kept\nevent: gap\ndata: {"oldest":%d}\n\n' % oldest
 
 

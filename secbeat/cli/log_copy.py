@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import sys
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from secbeat.cli.client import Client, path
 from secbeat.cli.output import Output, note
@@ -14,6 +14,7 @@ from secbeat.errors import UnreachableError
 POLL_SECONDS = 0.5
 _FINISHED = {"succeeded", "failed", "cancelled"}
 _CHUNK = 1 << 16
+_SILENCE_SECONDS = 15.0
 
 
 class Sink(Protocol):
@@ -66,44 +67,50 @@ class Lines:
         self._output.stream({"line": self._number, "text": text}, text)
 
 
-def copy_log(client: Client, op_id: str, sink: Sink, *, follow: bool) -> None:
-    """Copy the log of ``op_id``; with ``follow`` until the job has ended.
+def copy_log(client: Client, op_id: str, sink: Sink, *, follow: bool) -> dict[str, Any] | None:
+    """Copy the log of ``op_id``; with ``follow`` until the job has ended: then its record.
 
     Raises:
         UnreachableError: the provisioner does not answer; with ``follow`` only if it never did.
         SecbeatError: there is no such job, or no right to read it.
     """
-    offset, reached, complete = 0, False, False
+    offset, reached = 0, False
     while True:
-        copied = 0
+        copied, complete = 0, False
         try:
-            # The state is read before the rest of the log: a job that has ended by then writes nothing after it.
-            ended = not follow or client.get("jobs", op_id).get("state") in _FINISHED
-            copied, complete = _copy_from(client, op_id, offset, sink)
+            copied, complete = _copy_from(client, op_id, offset, sink, follow=follow)
             offset += copied
             reached = True
+            if complete and (ended := _ended(client, op_id) if follow else {}) is not None:
+                sink.end()
+                return ended or None
         except UnreachableError as error:
             if not (follow and reached):
                 raise
             note(f"{error.why}; trying again")
-            ended = False
-        if ended and complete:
-            sink.end()
-            return
         if not (follow or complete or copied):
             raise UnreachableError("SERVICE_UNREACHABLE", why=f"{client.target.url}: the connection was lost")
-        if complete or not copied:
+        if not copied:
             time.sleep(POLL_SECONDS)
 
 
-def _copy_from(client: Client, op_id: str, offset: int, sink: Sink) -> tuple[int, bool]:
+def _ended(client: Client, op_id: str) -> dict[str, Any] | None:
+    record: dict[str, Any] = client.get("jobs", op_id)
+    return record if record.get("state") in _FINISHED else None
+
+
+def _copy_from(client: Client, op_id: str, offset: int, sink: Sink, *, follow: bool) -> tuple[int, bool]:
     """Copy what the log has from ``offset`` on: the number of bytes, and whether the answer came to its end.
+
+    With ``follow`` the service ends the answer when the job has ended. A silence is taken for a lost connection: to
+    ask again behind the last byte costs little, to wait for a dead peer a lot.
 
     Raises:
         UnreachableError: the connection was lost before anything came.
     """
     copied = 0
-    with client.open("GET", path("jobs", op_id, "log"), query={"offset": offset, "follow": 0}) as response:
+    query = {"offset": offset, "follow": int(follow)}
+    with client.open("GET", path("jobs", op_id, "log"), query=query, idle_seconds=_SILENCE_SECONDS) as response:
         while True:
             try:
                 chunk = response.read1(_CHUNK)

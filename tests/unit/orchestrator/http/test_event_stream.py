@@ -18,7 +18,7 @@ async def read_events(response, count):
         while len(found) < count:
             block = await response.content.readuntil(b"\n\n")
             lines = dict(line.split(": ", 1) for line in block.decode().strip().split("\n") if not line.startswith(":"))
-            if lines:
+            if "data" in lines:  # not a number alone
                 found.append((lines.get("event"), lines.get("id"), json.loads(lines["data"])))
     return found
 

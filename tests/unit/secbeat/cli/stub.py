@@ -137,6 +137,8 @@ class Stub:
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str], Any]] = []
         self.answers: dict[tuple[str, str], Any] = {}
         self.drop_after: dict[str, int] = {}
+        self.drop_next: Any = None
+        self.hello: int | None = None
 
     def paths(self, method: str) -> list[str]:
         return [path for verb, path, *_ in self.requests if verb == method]
@@ -157,7 +159,8 @@ _WHY = {"name": "web", "sentence": DECISION["sentence"], "fix": "secbeat resume 
 _NODE_WHY = {"node_id": NODE, "pool": "web", "state": "active", "sentence": "It serves", "blocked_by": ["PROTECTED"]}
 _JOIN = {"v": 1, "server_url": "http://127.0.0.1:3030", "cluster_id": CLUSTER, "node_id": NODE, "op_id": OP,
          "pool": "web", "secret": "JOIN-SECRET-CANARY", "expires_at": AT}  # fmt: skip
-_AUDIT = {"v": 1, "event_id": "01JD2K000000000000000000D4", "at": AT, "who": "admin", "scope": "admin", "peer": "127.0.0.1", "what": "POST /x", "status": 200}
+_AUDIT = {"v": 1, "event_id": "01JD2K000000000000000000D4", "at": AT, "who": "admin", "scope": "admin",
+          "peer": "127.0.0.1", "what": "POST /x", "status": 200}  # fmt: skip
 _ROUTES: dict[tuple[str, str], Any] = {
     ("GET", "/healthz"): {"status": "ok"},
     ("GET", "/readyz"): {"status": "ready"},
@@ -238,6 +241,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
+        if self.server.stub.hello is not None and after == 0:
+            self.wfile.write(b": hello\nid: %d\n\n" % self.server.stub.hello)
         left = self.server.stub.drop_after.get("events", len(EVENTS))
         for event in EVENTS:
             if event["seq"] > after and left > 0:
@@ -245,6 +250,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b": ping\n\nid: %d\ndata: %s\n\n" % (event["seq"], json.dumps(event).encode()))
         if left == 0 and "events" in self.server.stub.drop_after:
             self.wfile.write(b'id: 99\ndata: {"cut')
+            if self.server.stub.drop_next is not None:
+                self.server.stub.drop_next()
         self.close_connection = True
 
     def _log(self, offset: int) -> None:

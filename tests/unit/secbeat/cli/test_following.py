@@ -12,6 +12,7 @@ from secbeat.cli import following, log_copy
 from secbeat.cli.client import Client
 from secbeat.cli.finding import Target
 from secbeat.cli.output import Format, Output
+from secbeat.errors import SecbeatError
 
 
 @pytest.fixture
@@ -80,13 +81,31 @@ def test_following_resumes_after_the_last_whole_event(client, stub, monkeypatch)
     ],
 )
 def test_the_stream_format_is_read_as_browsers_read_it(text, expected):
-    assert list(following.parse_events(io.BytesIO(text))) == expected
+    place = following.Place()
+    assert [(place.after, event) for event in place.events(io.BytesIO(text))] == expected
+
+
+def test_a_number_without_an_event_moves_the_reader_and_a_cut_event_does_not():
+    place = following.Place()
+    assert list(place.events(io.BytesIO(b': hello\nid: 41\n\nid: 42\ndata: {"cut"'))) == []
+    assert place.after == 41
+
+
+def test_a_connection_lost_before_the_first_event_misses_none(client, stub, monkeypatch):
+    monkeypatch.setattr(following, "_RETRY_SECONDS", 0.01)
+    stub.drop_after["events"] = 0
+    stub.hello = 2
+    stream = following._events(client, None, newest=0, follow=True)
+    stub.drop_next = stub.drop_after.clear
+    assert next(stream)["seq"] == 3
+    stream.close()
+    assert [headers.get("last-event-id") for _, _, _, headers, _ in stub.requests] == [None, "2"]
 
 
 def test_a_gap_is_told_and_is_no_event(capsys):
-    text = b'event: gap\ndata: {}\n\nid: 8\ndata: {"seq": 8}\n\n'
-    assert list(following.parse_events(io.BytesIO(text))) == [(8, {"seq": 8})]
-    assert "no longer kept" in capsys.readouterr().err
+    text = b'event: gap\ndata: {"oldest":8}\n\nid: 8\ndata: {"seq": 8}\n\n'
+    assert list(following.Place(3).events(io.BytesIO(text))) == [{"seq": 8}]
+    assert "Events 4 to 7 are no longer kept" in capsys.readouterr().err
 
 
 def test_a_log_is_copied_byte_for_byte(stub, client):
@@ -110,6 +129,37 @@ def test_following_a_log_goes_on_until_the_job_has_ended(stub, client, monkeypat
     stub.answers["GET", f"/jobs/{stub.OP}"] = lambda: stub.job(state=next(states))
     log_copy.copy_log(client, stub.OP, Collected(), follow=True)
     assert next(states, None) is None
+
+
+@pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])
+def test_the_exit_code_of_following_is_that_of_the_job(run, stub, monkeypatch, state, code):
+    monkeypatch.setattr("secbeat.cli.log_copy.Raw", Collected)
+    error = {"code": "TASK_FAILED", "message": "disk full", "task": None} if state == "failed" else None
+    stub.answers["GET", f"/jobs/{stub.OP}"] = stub.job(state=state, error=error)
+    result = run("jobs", "log", stub.OP, "-f", "--provisioner-url", stub.url)
+    assert result.code == code
+    assert f"ob {stub.OP} {state}" in result.err
+    assert ("TASK_FAILED: disk full" in result.err) == (state == "failed")
+    assert run("jobs", "log", stub.OP, "--provisioner-url", stub.url).code == 0, "the log of a failed job can be read"
+
+
+def test_following_waits_for_a_job_whose_operation_was_just_written(run, stub, monkeypatch):
+    monkeypatch.setattr(following, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("secbeat.cli.log_copy.Raw", Collected)
+    answers = iter([None, None, stub.job(state="queued"), stub.job(state="succeeded")])
+    missing = SecbeatError("NOT_FOUND", why="there is no job", status=404)
+    stub.answers["GET", f"/jobs/{stub.OP}"] = lambda: next(answers) or missing
+    stub.answers["GET", f"/api/v1/operations/{stub.OP}"] = stub.operation(state="requested")
+    result = run("jobs", "log", stub.OP, "-f", "--url", stub.url, "--provisioner-url", stub.url)
+    assert result.code == 0
+    assert "the provisioner has no job of it yet" in result.err
+    assert "is queued" in result.err
+
+
+def test_following_a_job_that_nobody_knows_ends_at_once(run, stub):
+    stub.answers["GET", f"/jobs/{stub.OP}"] = SecbeatError("NOT_FOUND", why="there is no job", status=404)
+    stub.answers["GET", f"/api/v1/operations/{stub.OP}"] = stub.operation(state="failed")
+    assert run("jobs", "log", stub.OP, "-f", "--url", stub.url, "--provisioner-url", stub.url).code == 2
 
 
 def test_a_log_that_breaks_without_a_byte_is_given_up_without_follow(stub, client):
