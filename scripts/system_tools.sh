@@ -24,6 +24,7 @@ if [ ${#absent[@]} -gt 0 ] && may_install; then
   mapfile -t absent < <(missing)
 fi
 scripts/promtool.sh || absent+=(promtool:prometheus)
+scripts/haproxy.sh || absent+=(haproxy:haproxy)
 [ ${#absent[@]} -gt 0 ] || exit 0
 
 echo "missing programs: ${absent[*]%%:*}" >&2
