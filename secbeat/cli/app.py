@@ -86,7 +86,7 @@ _add(operating.drain, "secbeat drain 1f9c2a7e --wait --timeout 5m")
 _add(operating.undrain, "secbeat undrain 1f9c2a7e")
 _add(operating.protect, "secbeat protect 1f9c2a7e", "secbeat protect 1f9c2a7e --off")
 _add(following.events, "secbeat events -f", "secbeat events --after 0 -o json")
-_add(doctor, "secbeat doctor", "secbeat doctor --config secbeat.toml -o json")
+_add(doctor, "secbeat doctor", "secbeat doctor --pre --config secbeat.toml", "secbeat doctor nats -o json")
 app.add_typer(configuring.config, name="config", epilog=example("secbeat config check secbeat.toml"))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from secbeat.paths import StateDir
 if TYPE_CHECKING:
     from secbeat.settings import Loaded, Settings
 
+_SOON_DAYS = 14
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -63,6 +65,71 @@ def secrets(settings: Settings) -> Iterator[Finding]:
             yield Finding("secrets", key, "fail", error.why, error.fix)
         else:
             yield Finding("secrets", key, "ok", f"{path} is private")
+
+
+def listeners(settings: Settings) -> Iterator[Finding]:
+    """What listens beyond this machine is encrypted, its certificate is valid, and both ends share a secret."""
+    from secbeat import binding
+
+    checks: dict[str, Callable[[], None]] = {
+        "orchestrator": partial(binding.check_orchestrator, settings.orchestrator),
+        "provisioner": partial(binding.check_provisioner, settings.provisioner),
+    }
+    for name, check in checks.items():
+        try:
+            check()
+        except ConfigError as error:
+            yield Finding("listeners", f"{name} binding", "fail", error.why, error.fix)
+        else:
+            yield Finding("listeners", f"{name} binding", "ok", "loopback, encrypted, or allowed by allow_plaintext")
+    for name, tls in (("orchestrator", settings.orchestrator.tls), ("provisioner", settings.provisioner.tls)):
+        if tls.cert_file is not None:
+            yield _certificate(name, tls.cert_file, tls.key_file)
+    yield from _shared_secret(settings)
+
+
+def _certificate(name: str, cert: Path, key: Path | None) -> Finding:
+    import ssl
+    import time
+
+    from secbeat.telemetry.certificates import expiry
+
+    label = f"{name} certificate"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except OSError as error:  # an SSLError is one as well
+        reason = (
+            "certificate and key do not belong together, or are no PEM" if error.strerror is None else error.strerror
+        )
+        remedy = f"ls -l {cert} {key}; openssl x509 -in {cert} -noout -subject -enddate"
+        return Finding("listeners", label, "fail", f"{cert}: {getattr(error, 'reason', None) or reason}", remedy)
+    left = (expiry(cert)() or 0.0) - time.time()
+    if left <= 0:
+        return Finding("listeners", label, "fail", f"{cert} has expired", f"Renew it, then restart the {name}")
+    days = int(left // 86400)
+    if days < _SOON_DAYS:
+        return Finding(
+            "listeners", label, "warn", f"{cert} expires in {days} days", f"Renew it, then restart the {name}"
+        )
+    return Finding("listeners", label, "ok", f"valid for {days} days")
+
+
+def _shared_secret(settings: Settings) -> Iterator[Finding]:
+    """Where one file configures both ends of the webhook, both must have the same secret."""
+    from secbeat.auth import read_secret
+
+    ours, theirs = settings.orchestrator.webhook_secret_file, settings.provisioner.webhook_secret_file
+    if ours is None or theirs is None:
+        return
+    try:
+        same = read_secret(ours) == read_secret(theirs)
+    except ConfigError:
+        return  # said among the secrets
+    if same:
+        yield Finding("secrets", "webhook", "ok", "orchestrator and provisioner share one secret")
+    else:
+        detail = f"{ours} and {theirs} differ: the provisioner refuses every webhook"
+        yield Finding("secrets", "webhook", "fail", detail, f"install -m 600 {ours} {theirs}")
 
 
 def state(directory: Path) -> Iterator[Finding]:

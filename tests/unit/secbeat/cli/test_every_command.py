@@ -35,6 +35,7 @@ SAMPLES = {
     "event": "01JD2K000000000000000000D4",
     "thing": "web",
     "topic": "exit-codes",
+    "groups": "state",
     "code": "USAGE",
     "file": "{config}",
     "join_file": "{tmp}/join.json",
