@@ -70,7 +70,7 @@ def status_of(error: Exception) -> int:
 
 
 def _as_error(request: web.Request, error: Exception) -> SecbeatError | None:
-    """The error to answer with; None: an HTTPException that answers for itself."""
+    """The error to answer with; None: an HTTPException that answers for itself, or nobody is there to be answered."""
     where = f"{request.method} {request.path}"
     if isinstance(error, SecbeatError):
         if error.status >= 500:
@@ -81,6 +81,8 @@ def _as_error(request: web.Request, error: Exception) -> SecbeatError | None:
         if code is None:
             return None
         return _with(ApiError(code, error.status, where), {k: v for k, v in error.headers.items() if k == "Allow"})
+    if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+        return None
     if isinstance(error, Unavailable | Conflict):
         return _store_error(where, error)
     log.error("%s failed", where, exc_info=error, extra={"action": "request_failed"})

@@ -76,8 +76,8 @@ class Connection(web.RequestHandler):  # type: ignore[type-arg, unused-ignore]
         message: str | None = None,
     ) -> web.StreamResponse:
         """What is no HTTP, and what no middleware caught."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun; there is no other")
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
+            raise ConnectionError("the answer has begun, or nobody is there to have one")
         if status == 400:
             log.info("No HTTP from %s: %s", request.remote, message, extra={"action": "request_malformed"})
             answer = problem(ApiError("REQUEST_MALFORMED", 400, (message or "unreadable").strip()[:200]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -124,13 +125,13 @@ def parse_body(raw: bytes, model: type[M], *, strict: bool = False) -> M:
 
 
 def _check_unambiguous(raw: bytes) -> None:
-    """Two readers must not understand two things: no key twice, no number that JSON does not have.
+    """Two readers must not understand two things: no key twice, no number that no double holds.
 
     Raises:
-        ApiError: 422 a key is given twice, 400 NaN and the like.
+        ApiError: 422 a key is given twice, 400 NaN, 1e999 and the like.
     """
     try:
-        json.loads(raw, object_pairs_hook=_once, parse_constant=_no_constant, parse_int=float)
+        json.loads(raw, object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_finite, parse_float=_finite)
     except ApiError:
         raise
     except (ValueError, RecursionError) as error:
@@ -142,6 +143,13 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         fail("BODY_INVALID", 422, f"duplicate field {twice[:80]!r}", field=twice[:80])
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        fail("BODY_MALFORMED", 400, f"the number {text[:20]}… is out of range")
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:
