@@ -22,7 +22,9 @@ from secbeat.wire.registration import RegisterRequest
 log = logging.getLogger("ResourceManager")
 
 _MANAGEMENT_PORT = 9999
+_UNHEARD_SECONDS = 90.0  # the original's first heartbeat comes within 60 s of its registration
 _UNBORN: frozenset[NodeState] = frozenset({"requested", "provisioning", "booting"})
+_COUNTED: frozenset[NodeState] = _UNBORN | {"joining", "active", "unreachable"}
 
 
 class OriginalForm:
@@ -57,6 +59,7 @@ class OriginalForm:
             known = await self._returned(pool, place, facts) or await self._claimed(pool, facts)
             if known is not None:
                 return known
+            await self._make_room(pool, place)
             node = NodeRecord(
                 node_id=ids.new_node_id(), pool=pool, state="joining", state_since=now, created_at=now, **facts
             )
@@ -87,25 +90,46 @@ class OriginalForm:
             return True
 
     async def _returned(self, pool: str, place: tuple[str, int], facts: Mapping[str, Any]) -> NodeRecord | None:
-        """A node at the same address and port whose process has ended: this is it, started anew."""
+        """A node at the same address and port whose process has ended: this is it, started anew.
+
+        One that crashes over and over leaves a registration each time, and none ever beats: those are forgotten.
+        """
         for node in list(self._context.records.registry.nodes(pool)):
-            if not node.legacy or not (self._cut_short(node) if node.leaving else self._silent(node)):
+            if not node.legacy or not self._ended(node):
                 continue
             record = node.record
-            if (record.management_host, record.management_port) == place:
+            if _place(record) != place:
+                continue
+            if not _never_was(node) or record.op_id is not None:
                 return await self._change(record.node_id, None, facts)
+            await self._context.records.drop_node(record.node_id)
         return None
 
-    def _silent(self, node: Node) -> bool:
-        return node.heard and self._context.records.registry.silent(node, self._context.clock.monotonic())
+    def _ended(self, node: Node) -> bool:
+        """Whether its process has ended, as far as heartbeats tell.
 
-    def _cut_short(self, node: Node) -> bool:
-        """Told to go, and it never spoke of a drain: the original exits, and its supervisor starts it again.
-
-        It keeps its identity, and its drain goes on: as a new node it would count until its machine is torn down under
-        it, and be replaced then.
+        A node that was told to go and never spoke of a drain is the original's: it exits at once, and its supervisor
+        starts it again. It keeps its identity, and its drain goes on: as a new node it would count until its machine
+        is torn down under it, and be replaced then.
         """
-        return node.state == "draining" and node.reported_status not in {"Draining", "Terminating"}
+        if node.leaving:
+            return node.state == "draining" and node.reported_status not in {"Draining", "Terminating"}
+        now = self._context.clock.monotonic()
+        if _never_was(node):
+            return now - node.joined > _UNHEARD_SECONDS
+        return node.heard and self._context.records.registry.silent(node, now)
+
+    async def _make_room(self, pool: str, place: tuple[str, int]) -> None:
+        """In a full pool, a new node takes the place of those from its address that never beat.
+
+        Else one that crashes over and over would fill the pool beyond its max, and nodes that serve would leave.
+        """
+        nodes = list(self._context.records.registry.nodes(pool))
+        if sum(node.state in _COUNTED for node in nodes) < self._context.policy(pool).max:
+            return
+        for node in nodes:
+            if node.legacy and _never_was(node) and _place(record := node.record) == place and record.op_id is None:
+                await self._context.records.drop_node(record.node_id)
 
     async def _claimed(self, pool: str, facts: Mapping[str, Any]) -> NodeRecord | None:
         """The node of the oldest create that a receiver took without knowing its id."""
@@ -135,6 +159,16 @@ class OriginalForm:
         if request is not None and request.join is not None and request.join.pool in pools:
             return request.join.pool
         return "default" if "default" in pools or not pools else next(iter(pools))
+
+
+def _place(record: NodeRecord) -> tuple[str | None, int]:
+    """Where its management port is: no two processes share it."""
+    return record.management_host, record.management_port
+
+
+def _never_was(node: Node) -> bool:
+    """Whether it has registered and never beaten."""
+    return node.state == "joining" and not node.heard
 
 
 def _management_port(request: RegisterRequest) -> int:

@@ -121,6 +121,10 @@ async def test_each_registration_is_a_node_but_a_silent_one_at_the_same_place_co
     await ours.world.clock.advance(200)
     assert await ours.beat(second) == 200
     assert await ours.register() == first
+    never_beat = await ours.register()
+    await ours.world.clock.advance(95)
+    await ours.register()
+    assert ours.state(never_beat) is None
 
 
 @row("4.register.control_url.from-node")

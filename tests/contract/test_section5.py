@@ -248,6 +248,16 @@ async def test_our_node_reports_percent_of_the_last_interval_and_counts_blocks_o
     assert metrics.packets_per_second == pytest.approx(4, abs=1)
 
 
+@row("5.blocklist.to-orchestrator")
+async def test_our_node_reports_although_the_original_has_no_blocklist_to_give(node, original):
+    ours = await node(server_url=original.url)
+    ours.run()
+    await ours.until(lambda: original.beats)
+    (asked, *_) = [path for path in original.paths() if "rules" in path]
+    assert asked.partition("?")[0] == "/api/v1/rules/snapshot"
+    assert ours.plane.totals.blocked == 0
+
+
 @row("5.keep_alive.to-orchestrator")
 async def test_heartbeats_come_on_the_registrations_connection(node, original):
     ours = await node(server_url=original.url)

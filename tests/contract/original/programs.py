@@ -90,6 +90,8 @@ class Orchestrator(Server):
         self.interval = 10
 
     def _original(self, message: Message) -> Message:
+        if not message.first.startswith("POST "):
+            return raw.response("unknown_path")
         if message.header("content-type") != "application/json":
             return raw.response("register_no_ctype")
         if self.answers:

@@ -307,6 +307,51 @@ async def test_a_node_beside_one_that_drains_as_it_should_is_a_node_of_its_own(s
         assert other.node_id != node.node_id
 
 
+async def test_an_original_node_that_crashes_over_and_over_drives_no_other_node_out():
+    request = RegisterRequest.model_validate(REGISTRATION)
+    async with world(pool={"min": 3, "max": 5, "warmup_seconds": 0, "scale_down_cooldown_seconds": 0}) as w:
+        await w.until(lambda: len(w.active()) == 3)
+        w.load(0.5)
+        serving = set(w.active())
+        for _ in range(120):
+            answer = await w.core.register(request, **CALL)
+            assert w.states().count("joining") <= 2
+            await w.clock.advance(5)
+        assert set(w.active()) == serving
+        assert w.nodes.terminated == []
+        # At last it runs, and the port that its failures had is its own: nothing is left of them.
+        for one in w.core.registry.nodes():
+            w.nodes.all.setdefault(one.node_id, FakeNode(one.node_id, ids.new_boot_id(), "default", beating=False))
+        node = w.nodes.all[answer.node_id]
+        node.beating = True
+        w.beat(node)
+        await w.clock.advance(400)
+        assert set(w.active()) == serving | {node.node_id}
+        assert w.states() == ["active"] * 4
+
+
+async def test_two_original_nodes_of_one_address_are_two_before_their_first_heartbeat():
+    async with world(pool={"min": 0}) as w:
+        request = RegisterRequest.model_validate(REGISTRATION)
+        first = await w.core.register(request, **CALL)
+        await w.clock.advance(60)
+        second = await w.core.register(request, **CALL)
+        assert first.node_id != second.node_id
+        await w.clock.advance(31)
+        third = await w.core.register(request, **CALL)
+        assert {node.node_id for node in w.core.registry.nodes()} == {second.node_id, third.node_id}
+
+
+async def test_after_our_restart_a_node_that_has_not_beaten_yet_is_not_taken_for_another():
+    async with world(pool={"min": 0}) as w:
+        request = RegisterRequest.model_validate(REGISTRATION)
+        first = await w.core.register(request, **CALL)
+        w.beat(FakeNode(first.node_id, ids.new_boot_id(), "default"))
+        await w.clock.advance(120)
+        await w.restart()
+        assert (await w.core.register(request, **CALL)).node_id != first.node_id
+
+
 async def test_an_unknown_beating_node_is_adopted_from_legacy_nodes_only():
     async with world(pool={"min": 0}) as w:
         node_id = ids.new_node_id()
