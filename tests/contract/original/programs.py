@@ -96,14 +96,12 @@ class Orchestrator(Server):
             return raw.response("register_no_ctype")
         if self.answers:
             return self.answers.pop(0)
+        handlers = {"/api/v1/nodes/register": self._register, "/api/v1/nodes/heartbeat": self._heartbeat}
+        handle = handlers.get(message.first.split()[1])
         try:
-            if message.first == "POST /api/v1/nodes/register HTTP/1.1":
-                return self._register(message)
-            if message.first == "POST /api/v1/nodes/heartbeat HTTP/1.1":
-                return self._heartbeat(message)
+            return raw.response("unknown_path") if handle is None else handle(message)
         except ValueError as error:
             return _refused("422 Unprocessable Entity", str(error))
-        return raw.response("unknown_path")
 
     def _register(self, message: Message) -> Message:
         self.registered.append(serde.Register.read(message.body))
