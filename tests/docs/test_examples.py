@@ -23,8 +23,9 @@ from secbeat.settings import load
 from secbeat.settings.environment import variables
 from tests.docs.pages import ROOT, all_blocks, commands, pages
 
-SHELL = ("sh", "bash", "console")
+SHELL = ("sh", "bash")
 KNOWN = {
+    "console",
     *SHELL,
     "toml",
     "json",
