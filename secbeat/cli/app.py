@@ -94,8 +94,10 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code. Every error that a person can cause is printed with code, why and fix."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = typer.main.get_command(app)
-    if "_SECBEAT_COMPLETE" in os.environ:  # the shell asks for completions
-        command.main(arguments, prog_name="secbeat")
+    return _complete(command) if "_SECBEAT_COMPLETE" in os.environ else _execute(command, arguments)
+
+
+def _execute(command: Any, arguments: list[str]) -> int:
     try:
         # Not command.main(): it would turn a closed pipe into exit code 1.
         with command.make_context("secbeat", arguments) as context:
@@ -115,6 +117,20 @@ def run(argv: Sequence[str] | None = None) -> int:
         # The reader has gone (secbeat events | head): nothing to say, and nothing left to flush at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return 0
+
+
+def _complete(command: Any) -> int:
+    from secbeat.cli import completing
+
+    completing.attach(command)
+    completing.plain_help()
+    try:
+        command.main([], prog_name="secbeat")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except Exception:  # noqa: BLE001 - a shell that asks in a way of its own gets no answer, and no traceback either
+        return 1
     return 0
 
 

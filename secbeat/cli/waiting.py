@@ -1,11 +1,12 @@
 """``--wait``: follow work until it has ended, and say what is going on meanwhile.
 
 A wait ends at once when the work has failed for good or cannot happen; a service that restarts meanwhile does not end
-it. Only changes are told, one line each, so that a log of a pipeline stays short.
+it. Only changes are told, one line each, and only on a terminal: what a pipeline needs is the exit code and the error.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -19,6 +20,16 @@ DEFAULT_TIMEOUT = "20m"
 POLL_SECONDS = 0.5
 _API = ("api", "v1")
 _ENDED = {"succeeded", "failed", "cancelled", "needs_operator"}
+
+
+def on_terminal() -> bool:
+    """Whether somebody looks on."""
+    return sys.stderr.isatty()
+
+
+def _tell(line: str) -> None:
+    if on_terminal():
+        note(line)
 
 
 class Pace(Protocol):
@@ -36,10 +47,10 @@ class Wait:
         seconds: how long at most.
         what: named in the error when the time is over.
         pace: the clock; the machine's by default.
-        tell: gets each line of progress.
+        tell: gets each line of progress; by default a terminal does, and a pipeline nothing.
     """
 
-    def __init__(self, seconds: float, what: str, *, pace: Pace = time, tell: Callable[[str], None] = note) -> None:
+    def __init__(self, seconds: float, what: str, *, pace: Pace = time, tell: Callable[[str], None] = _tell) -> None:
         self._pace, self._tell, self._what, self._seconds = pace, tell, what, seconds
         self._start = pace.monotonic()
         self._last = ""

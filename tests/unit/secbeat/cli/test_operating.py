@@ -122,6 +122,7 @@ def test_a_wrong_timeout_is_refused_before_anything_is_sent(run, stub):
 
 def test_scale_wait_ends_when_the_pool_serves_at_its_size(run, stub, monkeypatch):
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "on_terminal", lambda: True)
     begun = dict(stub.POOL, active=2, pending=1)
     views = iter([begun, begun, dict(stub.POOL, active=3, pending=0)])
     stub.answers["GET", f"{API}/pools/web"] = lambda: next(views)
@@ -134,6 +135,7 @@ def test_scale_wait_ends_when_the_pool_serves_at_its_size(run, stub, monkeypatch
 
 def test_drain_wait_follows_the_operation_to_its_end(run, stub, monkeypatch):
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "on_terminal", lambda: True)
     states = iter(["draining", "tearing_down", "succeeded"])
     stub.answers["GET", f"{API}/operations/{stub.OP}"] = lambda: stub.operation(state=next(states))
     result = run("drain", stub.NODE, "--wait", "--url", stub.url)
@@ -143,6 +145,13 @@ def test_drain_wait_follows_the_operation_to_its_end(run, stub, monkeypatch):
         "tearing_down",
         "succeeded",
     ]
+
+
+def test_without_a_terminal_a_wait_is_silent(run, stub, monkeypatch):
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
+    stub.answers["GET", f"{API}/operations/{stub.OP}"] = stub.operation(state="succeeded")
+    result = run("drain", stub.NODE, "--wait", "--url", stub.url)
+    assert (result.code, result.err) == (0, "")
 
 
 def test_drain_wait_fails_at_once_with_the_operations_error(run, stub):
