@@ -115,14 +115,13 @@ class JobTracing:
         own, start = attempt_context(record, record.attempt), self.clock.now()
         if own is None:
             return await engine.run(job, observer, cancelled)
-        tasks, error = TaskSpans(self.tracing, self.clock, own), "JOB_INTERRUPTED"
-        try:
-            traced = replace(job, environment={"TRACEPARENT": own, **_CALLBACK})
-            outcome = await engine.run(traced, _Watched(observer, tasks), cancelled)
-            error = outcome.error.code if outcome.error is not None else ""
-        finally:
-            tasks.close(error or "JOB_ENDED")
-            self._attempt(record, start=start, end=self.clock.now(), error=error or None)
+        tasks = TaskSpans(self.tracing, self.clock, own)
+        traced = replace(job, environment={"TRACEPARENT": own, **_CALLBACK})
+        # A run that is cancelled, because the service stops, is closed by whoever takes the job over.
+        outcome = await engine.run(traced, _Watched(observer, tasks), cancelled)
+        error = outcome.error.code if outcome.error is not None else None
+        tasks.close(error or "JOB_ENDED")
+        self._attempt(record, start=start, end=self.clock.now(), error=error)
         return outcome
 
 

@@ -107,6 +107,7 @@ class Executor:
         except NotLeader:
             return _TROUBLE_SECONDS
         except Unavailable as error:
+            self._context.metrics.store_error("state")
             log.warning("Operation %s waits for the store: %s", op.op_id, error, extra={"action": "store_away"})
             return _CLOSED_SECONDS
         except Exception:

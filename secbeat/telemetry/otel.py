@@ -8,6 +8,7 @@ SDK's, with everything that ``OTEL_*`` sets for them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,8 @@ class OtelTracing:
         attributes: dict[str, str] = {"service.version": __version__}
         if not (environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")):
             attributes["service.name"] = f"secbeat-{service}"
+        # One line for a batch that was lost, none for each attempt to send it.
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
         self._resource, self._sampler, self._ids = provider.resource, provider.sampler, RandomIdGenerator()
         exporter = OTLPSpanExporter(endpoint=None if endpoint is None else f"{endpoint.rstrip('/')}/v1/traces")

@@ -93,7 +93,8 @@ def open_tracing(service: str, settings: TelemetrySettings, environ: Mapping[str
     """Traces as ``OTEL_*`` variables and ``[telemetry]`` ask for; OFF, and nothing imported, if they do not.
 
     Raises:
-        ConfigError: ``telemetry.otlp_endpoint`` is set and the extra ``telemetry`` is not installed (CONFIG_INVALID).
+        ConfigError: ``telemetry.otlp_endpoint`` is set and the extra ``telemetry`` is not installed, or the variables
+            contradict each other (CONFIG_INVALID).
     """
     given = os.environ if environ is None else environ
     wanted = settings.otlp_endpoint is not None or any(given.get(name) for name in _ENDPOINTS)
@@ -111,6 +112,14 @@ def open_tracing(service: str, settings: TelemetrySettings, environ: Mapping[str
         return OFF
     from secbeat.telemetry.otel import OtelTracing  # noqa: PLC0415 - costs 150 ms and the extra
 
-    tracing = OtelTracing(service, settings.otlp_endpoint, given)
+    try:
+        tracing = OtelTracing(service, settings.otlp_endpoint, given)
+    except ValueError as error:
+        raise ConfigError(
+            "CONFIG_INVALID", why=f"OpenTelemetry refuses its OTEL_… variables: {error}", fix="env | grep ^OTEL_"
+        ) from None
+    protocol = given.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or given.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if protocol not in {None, "", "http/protobuf"}:
+        log.warning("OTLP is spoken as http/protobuf, not as %s", protocol, extra={"action": "traces_protocol"})
     log.info("Traces go to %s", tracing.endpoint, extra={"action": "traces"})
     return tracing

@@ -57,6 +57,12 @@ def test_a_variable_for_the_whole_machine_without_the_extra_does_not(monkeypatch
     assert "not installed" in caplog.text
 
 
+def test_variables_that_contradict_each_other_stop_the_start(monkeypatch):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    with pytest.raises(ConfigError, match="OpenTelemetry refuses"):
+        tracing.open_tracing("orchestrator", WISH)
+
+
 @pytest.mark.parametrize("address", ["ftp://x", "127.0.0.1:4318", "http://user:password@collector"])
 def test_an_address_that_is_none_or_holds_a_password_is_refused(address):
     with pytest.raises(ValueError, match="otlp_endpoint"):
