@@ -174,6 +174,12 @@ class Blocklist:
                 if record.expires_at > now:
                     yield record
 
+    def count(self, now: datetime) -> int:
+        """How many entries are in force."""
+        if self._soonest is None or self._soonest > now:
+            return self._size
+        return sum(1 for _ in self.live(now))
+
     def page(self, after: str | None, now: datetime) -> Iterator[BlockRecord]:
         """The entries in force behind ``after``, in an order in which an entry never moves."""
         first = 0 if after is None else shard_of(after)

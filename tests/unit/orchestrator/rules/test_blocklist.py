@@ -79,6 +79,7 @@ def test_an_entry_is_in_force_until_its_end_and_not_a_moment_longer():
     before, end = NOW + timedelta(seconds=599), NOW + timedelta(seconds=600)
     assert [record.ip for record in blocklist.live(before)] == ["203.0.113.7"]
     assert blocklist.expired(before) == []
+    assert (blocklist.count(before), blocklist.count(end)) == (1, 0)
     assert list(blocklist.live(end)) == list(blocklist.page(None, end)) == []
     assert blocklist.expired(end) == ["203.0.113.7"]
     assert blocklist.difference(0, end).blocked == []
