@@ -21,6 +21,7 @@ from orchestrator.joining.credentials import CredentialIssuer, Minter, NodeToken
 from orchestrator.leading import Leading
 from orchestrator.memory import settle
 from orchestrator.metrics import Metrics
+from orchestrator.notifying import open_notifier, signing_secret
 from orchestrator.operations.management import NodeClient
 from orchestrator.operations.webhook import WebhookClient
 from orchestrator.reconcile.reloading import reread
@@ -53,6 +54,7 @@ class Secrets:
     legacy_token: str | None
     webhook: str | None
     bearer: str | None
+    notifications: str | None
     mint: Minter | None
 
     @classmethod
@@ -76,6 +78,7 @@ class Secrets:
             legacy_token=legacy_token(settings.management),
             webhook=webhook,
             bearer=None if ours.webhook_bearer_token_file is None else read_secret(ours.webhook_bearer_token_file),
+            notifications=signing_secret(settings.notifications),
             mint=_minter(settings.nats),
         )
 
@@ -205,6 +208,12 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     stack.push_async_callback(tasks.close)
     tasks.spawn("events", _forward(events, bus.messaging))
     tasks.spawn("audit", audit.run(stop))
+    notifier = open_notifier(settings.notifications, secrets.notifications, core.context.records, clock)
+    if notifier is not None:
+        core.loop.on_evaluated = notifier.evaluated
+        stack.push_async_callback(notifier.close)
+        tasks.spawn("notifications", notifier.run())
+        tasks.spawn("notified events", notifier.follow(events))
     tasks.spawn("rules", rules.run(stop))
     tasks.spawn("usage", _measure(bus, streams))
     tasks.spawn("reload", _reload(stop, loaded, core, tokens, current))

@@ -33,6 +33,7 @@ class ScalingLoop:
     pools: Pools
     acting: Acting
     audit: Callable[[AuditEvent], None] = lambda _event: None
+    on_evaluated: Callable[[DecisionRecord, PoolRecord], None] = lambda _decision, _record: None
     _due: dict[str, float] = field(default_factory=dict)
     _dirty: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,6 +88,7 @@ class ScalingLoop:
         decision = self.pools.decisions.add(decision)
         await self._keep(name, decision, acted=bool(op_ids))
         self._tell(decision, acted=bool(op_ids))
+        self.on_evaluated(decision, self.context.records.pool(name))
         return decision
 
     def _look_again(self, name: str, record: PoolRecord) -> None:

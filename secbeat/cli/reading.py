@@ -131,10 +131,18 @@ def show_job(session: Session, job: Annotated[str, typer.Argument(help="Operatio
 
 @decisions.callback(epilog=example("secbeat decisions --pool web", "secbeat decisions show web@1234"))
 @with_session
-def list_decisions(session: Session, ctx: typer.Context, pool: PoolOption = None, newest: NewestOption = 50) -> None:
+def list_decisions(
+    session: Session,
+    ctx: typer.Context,
+    *,
+    pool: PoolOption = None,
+    newest: NewestOption = 50,
+    every: Annotated[bool, typer.Option("--every", help="Each evaluation; else equal ones in a row are one.")] = False,
+) -> None:
     """List the newest decisions, the newest last."""
     if ctx.invoked_subcommand is None:
-        rows = session.client.items(*_API, "decisions", pool=pool, newest=newest)
+        rows = session.client.items(*_API, "decisions", pool=pool, newest=newest if every else 1000)
+        rows = rows if every else views.runs(rows)[-newest:]
         session.output.rows(rows, views.decisions(session.now), empty="There is no decision yet.")
 
 

@@ -180,6 +180,18 @@ def failure(row: Row) -> str:
     return f"{error.get('code')}: {message}" + (f" (task '{task}')" if task and task not in message else "")
 
 
+def runs(rows: Sequence[Row]) -> list[Row]:
+    """Of equal decisions in a row the last, which counts them; ``rows`` and the result are oldest first."""
+    begun: dict[object, object] = {}
+    kept = []
+    for row in reversed(rows):
+        pool, start = row.get("pool"), row.get("equal_since") or row.get("at")
+        if begun.get(pool) != start:
+            kept.append(row)
+        begun[pool] = start
+    return kept[::-1]
+
+
 def decisions(now: datetime) -> list[Column]:
     """Columns of ``secbeat decisions``."""
     return [

@@ -27,6 +27,7 @@ from secbeat.settings.fields import (
     restart,
     split_address,
 )
+from secbeat.settings.notifications import NotificationKind, NotificationsSettings
 
 __all__ = [
     "DEFAULT_MANAGEMENT_TOKEN",
@@ -34,6 +35,8 @@ __all__ = [
     "ManagementSettings",
     "NatsSettings",
     "NodeSettings",
+    "NotificationKind",
+    "NotificationsSettings",
     "OrchestratorSettings",
     "PolicySettings",
     "PoolSettings",
@@ -357,6 +360,7 @@ class Settings(Table):
     management: ManagementSettings = Field(default_factory=ManagementSettings)
     nats: NatsSettings = Field(default_factory=NatsSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    notifications: NotificationsSettings = Field(default_factory=NotificationsSettings)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

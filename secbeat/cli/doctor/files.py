@@ -53,6 +53,7 @@ def secrets(settings: Settings) -> Iterator[Finding]:
         "provisioner.previous_webhook_secret_file": provisioner.previous_webhook_secret_file,
         "provisioner.service_token_file": provisioner.service_token_file,
         "management.auth_token_file": settings.management.auth_token_file,
+        "notifications.secret_file": settings.notifications.secret_file,
         "nats.creds_file": settings.nats.creds_file,
         "nats.issuer_seed_file": settings.nats.issuer_seed_file,
     }

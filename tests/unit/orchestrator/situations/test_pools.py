@@ -267,3 +267,20 @@ async def test_a_hundred_evaluations_give_a_hundred_records_each_with_a_reason(s
         assert one.triggers
         assert one.policy
         assert one.desired - one.capacity == {"up": one.size, "down": -one.size, "hold": 0}[one.direction]
+
+
+async def test_the_list_of_decisions_shows_each_run_of_equal_ones_once_and_every_one_on_demand(serve):
+    service = await serve(pool={**QUICK, "max": 1})
+    await settled(service)
+    await service.world.clock.advance(100)
+    service.world.load(0.95)
+    await service.world.clock.advance(100)
+    listed = (await service.secbeat("decisions")).out.splitlines()
+    assert " BETWEEN_THRESHOLDS " in listed[-2]
+    assert " AT_MAX " in listed[-1]
+    assert len(listed) < 8
+    every = (await service.secbeat("decisions", "--every", "--newest", "12")).out.splitlines()
+    assert len(every) == 13
+    shown = await service.secbeat("decisions", "show", "default")
+    assert shown.first.startswith("cpu 95 % of 1 node")
+    assert "triggers.0.name" in shown.out
