@@ -94,7 +94,7 @@ def all_blocks(*languages: str) -> tuple[Block, ...]:
 
 def commands(block: Block) -> Iterator[str]:
     """The command lines of a shell block: continued lines joined, comments and here-documents left out."""
-    text = re.sub(r"\\\n\s*", " ", block.text)
+    text = re.sub(r"\s*\\\n\s*", " ", block.text)
     text = re.sub(r"<<'?(\w+)'?.*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
     for line in text.splitlines():
         if (words := re.sub(r"(^|\s)#.*", "", line).strip()) and not words.startswith("$ "):

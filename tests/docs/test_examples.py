@@ -165,8 +165,9 @@ def test_every_route_that_curl_calls_is_in_the_services_own_documents():
                 service, path = _PORTS.get(match["port"]), match["path"] or "/"
                 if service is None or path == "/api/openapi.json":
                     continue
-                method = re.search(r"-X (\w+)", match["words"])
-                posts = " -d" in match["words"] or "--data" in match["words"]
+                words = match["words"] + line[match.end() :].partition("|")[0]
+                method = re.search(r"-X (\w+)", words)
+                posts = " -d" in words or "--data" in words
                 found = openapi.operation_at(known[service], method[1] if method else "POST" if posts else "GET", path)
                 assert found is not None, f"{block}: {line}"
                 seen += 1

@@ -1,4 +1,4 @@
-"""What the tests of the documentation rest on: blocks are found as a reader sees them, output is compared as promised."""
+"""What the tests of the documentation rest on: blocks as a reader sees them, output compared as promised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def test_output_is_what_the_page_says_in_its_order(expected, printed, missing):
 def test_blocks_know_their_file_their_sign_and_what_they_follow(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "Write `a/b.toml`:\n\n<!-- ci: replaced, why -->\n```toml\nx = 1\n```\n\n<!-- ci: stays -->\n```sh\nrun # it\n```\n"
+        "Write `a/b.toml`:\n\n<!-- ci: replaced, why -->\n```toml\nx = 1\n```\n\n"
+        "<!-- ci: stays -->\n```sh\nrun # it\n```\n"
         "```text\nsaid\n```\n\n1. In a list:\n\n   ```sh\n   first \\\n     second\n   ```\n"
     )
     toml, stays, said, listed = blocks(page)
