@@ -67,6 +67,10 @@ class DataPlane(Protocol):
         """Undo ``begin_drain``; of no use once the listener has closed."""
         ...
 
+    def hold(self, why: str | None) -> None:
+        """Keep out of rotation: ``/.secbeat/ready`` answers 503 with this reason; None: no longer. All is served."""
+        ...
+
     async def close_listener(self) -> None:
         """Accept no new connection; what is connected goes on."""
         ...
@@ -90,5 +94,5 @@ class DataPlane(Protocol):
         ...
 
     def set_blocklist(self, blocklist: Blocklist) -> None:
-        """Replace the blocklist; it counts from the next request."""
+        """Another blocklist, or the same one changed; it counts from the next request."""
         ...

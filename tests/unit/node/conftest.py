@@ -39,6 +39,9 @@ class FakePlane:
         self.draining = False
         self._call("cancel_drain")
 
+    def hold(self, why: str | None) -> None:
+        self._call(f"hold {why}")
+
     async def close_listener(self) -> None:
         self._call("close_listener")
 

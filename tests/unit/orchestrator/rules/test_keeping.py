@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +166,16 @@ async def test_original_nodes_get_the_originals_command(world):
         "metadata": {"block_reason": "x", "blocked_by": "alice", "metadata": {"a": 1}},
     }
     assert (remove["action"], remove["target"]) == ("REMOVE_DYNAMIC_RULE", "203.0.113.7")
+
+
+async def test_the_originals_command_is_byte_for_byte_what_an_original_orchestrator_sent(world):
+    recorded = (Path(__file__).parents[3] / "contract" / "fixtures" / "nats_orchestrator.bin").read_bytes()
+    theirs = recorded.partition(b"PUB secbeat.control.commands ")[2].partition(b"\r\n")[2].partition(b"\r\n")[0]
+    await world.orchestrator().block(request("203.0.113.7", reason="manual test"), by="manual_operator")
+    ((_, ours),) = [one for one in world.messaging.published if one[0] == "secbeat.control.commands"]
+    for name in ("command_id", "timestamp"):
+        ours = ours.replace(json.loads(ours)[name].encode(), json.loads(theirs)[name].encode())
+    assert ours == theirs
 
 
 async def test_a_network_is_not_sent_to_original_nodes_which_know_addresses_only(world):
