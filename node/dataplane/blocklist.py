@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -97,6 +97,10 @@ class Blocklist:
         if table is not None and table.pop(number, None) is not None:
             self.size -= 1
 
+    def tables(self) -> Iterable[tuple[tuple[int, int], Mapping[int, float]]]:
+        """Every entry, for a driver that keeps its own: (family, prefix length) and the ends by network number."""
+        return self._tables.items()
+
     def sweep(self) -> Iterator[None]:
         """Free what has ended; pauses every thousand entries, and changes nothing while it pauses."""
         now = self._now()
@@ -117,6 +121,10 @@ class Blocklist:
             family: [(shift, table) for shift, table in shifts if table] for family, shifts in self._shifts.items()
         }
         self._tables = {place: table for place, table in self._tables.items() if table}
+
+    def tables(self) -> Iterator[tuple[tuple[int, int], Mapping[int, float]]]:
+        """The entries by family and prefix length, network number to end: for a data plane with a list of its own."""
+        yield from self._tables.items()
 
     def blocks(self, address: str) -> bool:
         """Whether ``address`` is in one of the networks; what is no address is not."""

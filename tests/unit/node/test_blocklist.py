@@ -79,6 +79,15 @@ def test_an_entry_blocks_until_its_end_and_is_freed_by_the_next_sweep():
     assert (blocklist.size, blocklist.blocks("192.0.2.9")) == (1, True)
 
 
+def test_all_entries_can_be_read_with_their_ends():
+    blocklist = Blocklist(1, ["192.0.2.0/24"])
+    blocklist.put(place("2001:db8::1"), 7.0)
+    assert {key: dict(ends) for key, ends in blocklist.tables()} == {
+        (4, 24): {0xC00002: float("inf")},
+        (6, 128): {0x20010DB8 << 96 | 1: 7.0},
+    }
+
+
 def test_an_entry_that_comes_back_while_ended_ones_are_freed_stays():
     now = [0.0]
     blocklist = Blocklist(now=lambda: now[0])
