@@ -30,10 +30,11 @@ _SHARE = 0.8  # of the files that the process may open: the store and the log ne
 class Connection(web.RequestHandler):  # type: ignore[type-arg, unused-ignore]
     """One connection, and since when it owes us something."""
 
-    __slots__ = ("_head_since", "_stuck_since", "wire")
+    __slots__ = ("_broken", "_head_since", "_stuck_since", "wire")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._broken = False  # what comes behind something unreadable is not read
         self._head_since: float | None = None
         self._stuck_since: float | None = None
         self.wire: asyncio.Transport | None = None
@@ -44,8 +45,14 @@ class Connection(web.RequestHandler):  # type: ignore[type-arg, unused-ignore]
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._broken:
+            return
         requests = self._request_count
         super().data_received(data)
+        if self._messages and (error := getattr(self._messages[-1][0], "exc", None)) is not None:
+            self._broken = True
+            # Its frames hold what was read, in a cycle, and the collector counts objects, not their megabytes.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
         if self._request_count != requests or self._request_in_progress or self._messages:
             self._head_since = None
         elif self._head_since is None:

@@ -74,8 +74,10 @@ def document(title: str, routes: Sequence[Route], examples: Mapping[type[Wire], 
     """
     shapes, schemas = _schemas(routes)
     for model, example in (examples or {}).items():
-        if (schema := schemas.get(model.__name__)) is not None:
-            schema["examples"] = [example]
+        # A model whose input and output differ has two schemas.
+        for suffix in ("", "-Input", "-Output"):
+            if (schema := schemas.get(model.__name__ + suffix)) is not None:
+                schema["examples"] = [example]
     paths: dict[str, dict[str, Any]] = {}
     for number, route in enumerate(routes):
         paths.setdefault(plain_path(route.path), {})[route.method.lower()] = _operation(number, route, shapes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 
 import pytest
@@ -154,3 +156,23 @@ async def test_beyond_the_largest_number_a_connection_is_closed_at_once(listener
     first[1].write(HEAD + b'Content-Length: 12\r\n\r\n{"name":"a"}')
     async with asyncio.timeout(10):
         assert b" 200 " in await first[0].readuntil(b"\r\n\r\n")
+
+
+async def test_what_was_unreadable_is_freed_at_once_and_not_when_a_collection_comes(listener, dial):
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(4):
+            reader, writer = await dial()
+            writer.write(b"GET /" + b"a" * 500_000 + b" HTTP/1.1\r\n\r\n")
+            async with asyncio.timeout(10):
+                with contextlib.suppress(ConnectionError):
+                    await reader.read(-1)
+            writer.transport.abort()
+        async with asyncio.timeout(10):
+            while listener.runner.server.connections:  # noqa: ASYNC110 - the peers' ends decide when
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert not [one for one in gc.get_objects() if isinstance(one, connections.Connection)]
+    finally:
+        gc.enable()
