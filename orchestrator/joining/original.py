@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.fleet import Node
 from orchestrator.fleet.lifecycle import advance as advance_node
+from orchestrator.joining.places import Place, Places
 from orchestrator.operations.addresses import is_loopback, within
 from orchestrator.operations.context import Context
 from orchestrator.operations.executor import Executor
@@ -34,6 +35,7 @@ class OriginalForm:
         self._context = context
         self._executor = executor
         self._pools = pools
+        self._places = Places(context.records.registry)
         self._lock = asyncio.Lock()
 
     async def register(self, request: RegisterRequest, *, peer: str) -> NodeRecord:
@@ -55,6 +57,7 @@ class OriginalForm:
         if request.join is not None:
             facts |= {"listening": request.join.listening, "agent_version": request.join.agent_version}
         async with self._lock:
+            self._places.look(self._context.gate.lease.epoch)
             place = (peer, _management_port(request))
             known = await self._returned(pool, place, facts) or await self._claimed(pool, facts)
             if known is not None:
@@ -64,6 +67,7 @@ class OriginalForm:
                 node_id=ids.new_node_id(), pool=pool, state="joining", state_since=now, created_at=now, **facts
             )
             tell_joined(self._context, await self._context.records.put_node(node), "registered without a secret")
+            self._places.add(node)
             return node
 
     async def adopt(self, node_id: str, *, peer: str) -> bool:
@@ -86,23 +90,21 @@ class OriginalForm:
                 public_ip=peer,
             )
             await self._context.records.put_node(node)
+            self._places.add(node)
             tell_joined(self._context, node, "was unknown and is adopted by its heartbeat")
             return True
 
-    async def _returned(self, pool: str, place: tuple[str, int], facts: Mapping[str, Any]) -> NodeRecord | None:
+    async def _returned(self, pool: str, place: Place, facts: Mapping[str, Any]) -> NodeRecord | None:
         """A node at the same address and port whose process has ended: this is it, started anew.
 
         One that crashes over and over leaves a registration each time, and none ever beats: those are forgotten.
         """
-        for node in list(self._context.records.registry.nodes(pool)):
-            if not node.legacy or not self._ended(node):
+        for node in self._places.at(place, pool):
+            if not self._ended(node):
                 continue
-            record = node.record
-            if _place(record) != place:
-                continue
-            if not _never_was(node) or record.op_id is not None:
-                return await self._change(record.node_id, None, facts)
-            await self._context.records.drop_node(record.node_id)
+            if not _never_was(node) or node.record.op_id is not None:
+                return await self._change(node.node_id, None, facts)
+            await self._context.records.drop_node(node.node_id)
         return None
 
     def _ended(self, node: Node) -> bool:
@@ -119,17 +121,17 @@ class OriginalForm:
             return now - node.joined > _UNHEARD_SECONDS
         return node.heard and self._context.records.registry.silent(node, now)
 
-    async def _make_room(self, pool: str, place: tuple[str, int]) -> None:
+    async def _make_room(self, pool: str, place: Place) -> None:
         """In a full pool, a new node takes the place of those from its address that never beat.
 
         Else one that crashes over and over would fill the pool beyond its max, and nodes that serve would leave.
         """
-        nodes = list(self._context.records.registry.nodes(pool))
-        if sum(node.state in _COUNTED for node in nodes) < self._context.policy(pool).max:
+        registry, most = self._context.records.registry, self._context.policy(pool).max
+        if len(registry) < most or sum(node.state in _COUNTED for node in registry.nodes(pool)) < most:
             return
-        for node in nodes:
-            if node.legacy and _never_was(node) and _place(record := node.record) == place and record.op_id is None:
-                await self._context.records.drop_node(record.node_id)
+        for node in self._places.at(place, pool):
+            if _never_was(node) and node.record.op_id is None:
+                await self._context.records.drop_node(node.node_id)
 
     async def _claimed(self, pool: str, facts: Mapping[str, Any]) -> NodeRecord | None:
         """The node of the oldest create that a receiver took without knowing its id."""
@@ -150,20 +152,18 @@ class OriginalForm:
 
     async def _change(self, node_id: str, state: NodeState | None, facts: Mapping[str, Any]) -> NodeRecord | None:
         now = self._context.clock.now()
-        return await self._context.records.change_node(
+        changed = await self._context.records.change_node(
             node_id, lambda one: advance_node(one, state or one.state, now=now, **facts)
         )
+        if changed is not None:
+            self._places.add(changed)
+        return changed
 
     def _pool(self, request: RegisterRequest | None) -> str:
         pools = self._pools()
         if request is not None and request.join is not None and request.join.pool in pools:
             return request.join.pool
         return "default" if "default" in pools or not pools else next(iter(pools))
-
-
-def _place(record: NodeRecord) -> tuple[str | None, int]:
-    """Where its management port is: no two processes share it."""
-    return record.management_host, record.management_port
 
 
 def _never_was(node: Node) -> bool:
