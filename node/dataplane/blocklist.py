@@ -122,10 +122,6 @@ class Blocklist:
         }
         self._tables = {place: table for place, table in self._tables.items() if table}
 
-    def tables(self) -> Iterator[tuple[tuple[int, int], Mapping[int, float]]]:
-        """The entries by family and prefix length, network number to end: for a data plane with a list of its own."""
-        yield from self._tables.items()
-
     def blocks(self, address: str) -> bool:
         """Whether ``address`` is in one of the networks; what is no address is not."""
         if not self.size:
