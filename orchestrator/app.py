@@ -157,13 +157,13 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         nodes=nodes,
         issuer=CredentialIssuer(node_tokens, settings.nats, secrets.mint),
         audit=audit.add,
+        file=None if loaded.path is None else loaded.path.absolute(),
         base_url=lambda: current.url,
         on_superseded=lambda epoch: leading.superseded(epoch),  # noqa: PLW0108 - made below, with the core
         scheme="https" if ours.tls.cert_file is not None else "http",
         tracing=tracing,
     )
     core.context.records.on_loaded = settle
-    core.file = None if loaded.path is None else loaded.path.absolute()
     leading = Leading(core, lease, clock)
     streams: dict[str, tuple[int, int]] = {}
     metrics.bind(
@@ -208,12 +208,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     stack.push_async_callback(tasks.close)
     tasks.spawn("events", _forward(events, bus.messaging))
     tasks.spawn("audit", audit.run(stop))
-    notifier = open_notifier(settings.notifications, secrets.notifications, core.context.records, clock)
-    if notifier is not None:
-        core.loop.on_evaluated = notifier.evaluated
-        stack.push_async_callback(notifier.close)
-        tasks.spawn("notifications", notifier.run())
-        tasks.spawn("notified events", notifier.follow(events))
+    _notify(core, secrets.notifications, events, tasks, stack)
     tasks.spawn("rules", rules.run(stop))
     tasks.spawn("usage", _measure(bus, streams))
     tasks.spawn("reload", _reload(stop, loaded, core, tokens, current))
@@ -308,6 +303,15 @@ def _checks(core: Core, bus: nats.Bus) -> Mapping[str, str | None]:
 def _closed(stop: Stop) -> None:
     stop.failed = stop.failed or ConnectionError("the NATS connection is closed for good")
     stop.request("the NATS connection is closed for good")
+
+
+def _notify(core: Core, secret: str | None, events: EventHub, tasks: Tasks, stack: AsyncExitStack) -> None:
+    notifier = open_notifier(core.settings.notifications, secret, core.context.records, core.context.clock)
+    if notifier is not None:
+        core.loop.on_evaluated = notifier.evaluated
+        stack.push_async_callback(notifier.close)
+        tasks.spawn("notifications", notifier.run())
+        tasks.spawn("notified events", notifier.follow(events))
 
 
 def _minter(settings: NatsSettings) -> Minter | None:

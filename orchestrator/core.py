@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.events import EventHub
 from orchestrator.fleet.registry import Registry
@@ -74,12 +75,14 @@ class Core(PoolMixin, NodeMixin, OperationMixin):
         nodes: Nodes,
         issuer: CredentialIssuer,
         audit: Callable[[AuditEvent], None],
+        file: Path | None = None,
         base_url: Callable[[], str] | None = None,
         on_superseded: Callable[[int | None], None] = lambda _epoch: None,
         scheme: str = "http",
         tracing: Tracing = OFF,
     ) -> None:
         self.settings = settings
+        self.file = file
         self.lease = lease
         self.ledger = stores.ledger
         self.registry = registry
