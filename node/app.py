@@ -11,7 +11,7 @@ from pathlib import Path
 from node import checks, drain, management, metrics
 from node.agent import Agent
 from node.commands import Commands
-from node.dataplane.builtin import BuiltinPlane
+from node.dataplane import drivers
 from node.drain import Drain
 from node.heartbeats import Beats
 from node.identity import IdentityStore, new_boot_id
@@ -76,7 +76,7 @@ class _Node:
         self._management: Listener | None = None
         self._metrics: Listener | None = None
         node, manage = settings.node, settings.management
-        self._plane = BuiltinPlane(node, state)
+        self._plane = drivers.make(node, state, longest_drain=manage.shutdown_grace_period)
         self._drain = Drain(
             self._plane,
             self._clock,
@@ -86,7 +86,9 @@ class _Node:
             propagation=node.propagation_seconds,
             on_change=self._poke,
         )
-        self._sampler = Sampler(self._plane, meter(node.cpu_allowance), self._clock)
+        self._sampler = Sampler(
+            self._plane, meter(node.cpu_allowance, beside=lambda: self._plane.processes), self._clock
+        )
         self._membership = Membership(
             node,
             self._store,
@@ -189,10 +191,11 @@ class _Node:
             self._management = await listen(management.build(self._facts(), self._token), manage.listen_addr)
             stack.push_async_callback(self._management.close)
         log.info(
-            "Proxy on %s:%d, backend %s",
+            "Proxy on %s:%d, backend %s, driver %s",
             split_address(node.listen_addr)[0],
             self._plane.port,
             node.backend,
+            node.driver,
             extra={"action": "listening", "management": self._management.url if self._management else "off"},
         )
 

@@ -5,6 +5,7 @@ The order in which a drain calls it: ``begin_drain`` (still serving), ``close_li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +55,11 @@ class DataPlane(Protocol):
 
     @property
     def draining(self) -> bool: ...
+
+    @property
+    def processes(self) -> Sequence[int]:
+        """The ids of processes beside this one that carry the traffic: their load is the node's."""
+        ...
 
     async def start(self) -> None:
         """Listen. Raises ConfigError: PORT_IN_USE, ADDRESS_UNAVAILABLE, SECRET_UNREADABLE."""

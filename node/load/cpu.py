@@ -5,6 +5,8 @@ Three meters: a process tree against an allowance of cores, a control group agai
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -42,10 +44,15 @@ class ProcessTreeMeter:
     """This process and its descendants against an allowance of cores.
 
     What a descendant has used stays counted after its end.
+
+    Args:
+        beside: ids of processes that count as well, though another process may have started them.
     """
 
-    def __init__(self, allowance: float, *, pid: int | None = None) -> None:
-        self._allowance = allowance
+    def __init__(
+        self, allowance: float, *, pid: int | None = None, beside: Callable[[], Iterable[int]] = tuple
+    ) -> None:
+        self._allowance, self._beside = allowance, beside
         self._root = psutil.Process(pid)
         self._seen: dict[psutil.Process, float] = {}
         self._ended = 0.0
@@ -62,11 +69,14 @@ class ProcessTreeMeter:
         self._seen = now
         return Reading(self._ended + sum(now.values()), wall * self._allowance)
 
-    def _tree(self) -> list[psutil.Process]:
-        try:
-            return [self._root, *self._root.children(recursive=True)]
-        except psutil.Error:
-            return [self._root]
+    def _tree(self) -> set[psutil.Process]:
+        found = {self._root}
+        with suppress(psutil.Error):
+            found.update(self._root.children(recursive=True))
+        for pid in self._beside():
+            with suppress(psutil.Error):
+                found.add(psutil.Process(pid))
+        return found
 
 
 class CgroupMeter:
@@ -93,10 +103,16 @@ class MachineMeter:
         return Reading(total - times.idle - times.iowait, total)
 
 
-def meter(allowance: float | None, *, root: Path = CGROUPS, proc: Path = Path("/proc/self/cgroup")) -> Meter:
+def meter(
+    allowance: float | None,
+    *,
+    beside: Callable[[], Iterable[int]] = tuple,
+    root: Path = CGROUPS,
+    proc: Path = Path("/proc/self/cgroup"),
+) -> Meter:
     """The meter for this process: by allowance if one is set, else by the tightest quota, else the machine."""
     if allowance is not None:
-        return ProcessTreeMeter(allowance)
+        return ProcessTreeMeter(allowance, beside=beside)
     if limit := _tightest(root, proc):
         return CgroupMeter(*limit)
     return MachineMeter()

@@ -70,4 +70,35 @@ ENTRIES: tuple[Entry, ...] = (
         "The route belongs to the original's packet filter, which is not part of this data plane.",
         "See /docs of this service for what there is",
     ),
+    Entry(
+        "HAPROXY_MISSING",
+        "error",
+        "The driver haproxy finds no HAProxy",
+        "There is no such program on the PATH or in /usr/sbin, or it is another one.",
+        "Install it (sudo apt-get install haproxy; systemctl disable --now haproxy), set [node] haproxy to its path, "
+        'or set [node] driver = "builtin"',
+    ),
+    Entry(
+        "HAPROXY_TOO_OLD",
+        "error",
+        "HAProxy is too old",
+        "The driver needs version 2.6 or later.",
+        "Install a later one (haproxy.debian.net has packages) and set [node] haproxy to its path, or set "
+        '[node] driver = "builtin"',
+    ),
+    Entry(
+        "HAPROXY_REFUSED",
+        "error",
+        "HAProxy refuses its configuration",
+        "haproxy -c said so, or a reload failed; the sentence above is its own.",
+        "See haproxy/haproxy.cfg and haproxy/haproxy.log in the node's state directory; most often an address that "
+        "cannot be resolved, or a certificate that does not fit its key",
+    ),
+    Entry(
+        "HAPROXY_FAILED",
+        "error",
+        "HAProxy does not start",
+        "It ended at once, or did not answer on its socket; the sentence above is its own.",
+        "See haproxy/haproxy.log in the node's state directory",
+    ),
 )

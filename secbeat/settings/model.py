@@ -273,7 +273,10 @@ class NodeSettings(Table):
     metrics_addr: Address = restart("127.0.0.1:9090", description="Prometheus metrics.")
     public_ip: str = restart("127.0.0.1", description="Address told at an original-form registration.")
     backend: str = restart("http://127.0.0.1:8080", description="Upstream that requests are forwarded to.")
-    driver: Literal["builtin"] = restart("builtin", description="Data plane.")
+    driver: Literal["builtin", "haproxy"] = restart(
+        "builtin", description="Data plane: the proxy of the node itself, or HAProxy (2.6 or later) driven by it."
+    )
+    haproxy: str = restart("haproxy", description="Program of the driver haproxy: a path, or a name on the PATH.")
     cpu_allowance: float | None = restart(
         None, gt=0, le=1024, description="Cores that count as full load of this process tree; unset: the machine's CPU."
     )

@@ -69,6 +69,10 @@ class BuiltinPlane:
     def draining(self) -> bool:
         return self._draining
 
+    @property
+    def processes(self) -> list[int]:
+        return []
+
     async def start(self) -> None:
         settings = self._settings
         host, _ = split_address(settings.listen_addr)
