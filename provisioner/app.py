@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import AsyncExitStack
-from ipaddress import ip_address
 from pathlib import Path
 
 import aiohttp
@@ -13,7 +12,7 @@ import aiohttp
 from provisioner.engine import environment
 from provisioner.engine.ansible import AnsibleEngine
 from provisioner.engine.blueprints import Blueprints
-from provisioner.engine.forkserver import ForkServer
+from provisioner.engine.forkserver import ForkServer, ForkServerLost
 from provisioner.engine.project import Project, default_root
 from provisioner.hints import cancel_on_hint
 from provisioner.jobs.logfile import LogHub
@@ -21,14 +20,14 @@ from provisioner.joining import OrchestratorJoins
 from provisioner.parts import Parts
 from provisioner.reloading import Tokens, reload_on_request
 from provisioner.secrets import Secrets
+from secbeat import binding, subjects
 from secbeat import bus as nats
-from secbeat import subjects
 from secbeat.api import listen
 from secbeat.clock import SystemClock
 from secbeat.errors import ConfigError
 from secbeat.paths import StateDir, default_state_dir
 from secbeat.service import Stop, Tasks
-from secbeat.settings import Loaded, ProvisionerSettings, split_address
+from secbeat.settings import Loaded
 from secbeat.store import Unavailable
 from secbeat.telemetry.certificates import expiry
 from secbeat.telemetry.tracing import open_tracing
@@ -44,10 +43,15 @@ async def main(stop: Stop, loaded: Loaded) -> int:
     """
     os.umask(0o077)
     settings = loaded.settings
-    _check_binding(settings.provisioner)
+    binding.check_provisioner(settings.provisioner)
     state = StateDir(settings.provisioner.state_dir or default_state_dir()).ensure()
-    async with AsyncExitStack() as stack:
-        return await _serve(stop, loaded, state, stack)
+    # Two on one directory would take each other's running jobs for abandoned ones.
+    state.lock("provisioner.lock", "another provisioner")
+    try:
+        async with AsyncExitStack() as stack:
+            return await _serve(stop, loaded, state, stack)
+    finally:
+        state.unlock()
 
 
 async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitStack) -> int:
@@ -62,8 +66,14 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     tracing = open_tracing("provisioner", settings.telemetry)
     stack.push_async_callback(tracing.close)
 
-    forks = ForkServer(environment.base())
-    await forks.start()
+    forks = ForkServer(environment.base(), state.path / "jobs.lock")
+    try:
+        home = environment.substitute_home(state.path / "home")
+        await forks.start()
+    except OSError as error:
+        raise ConfigError("STATE_NOT_WRITABLE", why=f"{error.filename}: {error.strerror}") from None
+    except ForkServerLost as error:
+        raise ConfigError("STATE_IN_USE", why=f"{state.path}: {error}") from None
     stack.push_async_callback(forks.close)
     session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
     bus = await nats.connect(settings.nats, name="provisioner")
@@ -80,7 +90,7 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
         secrets=secrets,
         blueprints=blueprints,
         hub=hub,
-        engine=AnsibleEngine(forks),
+        engine=AnsibleEngine(forks, home=home),
         joins=joins,
         bucket=bucket,
         queue=queue,
@@ -123,14 +133,3 @@ def _directory(path: Path) -> Path:
     except OSError as error:
         raise ConfigError("STATE_NOT_WRITABLE", why=f"{path}: {error.strerror}") from None
     return path
-
-
-def _check_binding(settings: ProvisionerSettings) -> None:
-    host, _ = split_address(settings.listen_addr)
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if not (loopback or settings.allow_plaintext or settings.tls.cert_file is not None):
-        why = f"provisioner.listen_addr is {settings.listen_addr}, without TLS"
-        raise ConfigError("BIND_INSECURE", why=why)

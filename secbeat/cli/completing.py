@@ -35,7 +35,11 @@ def plain_help() -> None:
     from typer import _completion_classes as shells
 
     if hasattr(shells, "_sanitize_help_text"):
-        shells._sanitize_help_text = str  # noqa: SLF001 - there is no public way
+        shells._sanitize_help_text = _as_it_is  # noqa: SLF001 - there is no public way
+
+
+def _as_it_is(text: str) -> str:
+    return text
 
 
 def attach(command: Any, *, path: tuple[str, ...] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +41,13 @@ class Api:
         found = await self.get(path)
         return list(found["items"] if isinstance(found, dict) else found)
 
+    async def events(self, newest: int) -> list[dict[str, Any]]:
+        """So many of the newest events, oldest first. Raises as `get`."""
+        path = f"/api/v1/events?newest={newest}&once=1"
+        text = await self._request("GET", path, None, text=True)
+        lines = (line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: "))
+        return [event for event in map(json.loads, lines) if "sentence" in event]
+
     async def ready(self, url: str) -> bool:
         """Whether the service at ``url`` says that it can do its work."""
         try:
@@ -52,13 +60,13 @@ class Api:
         """Close the connections."""
         await self._session.close()
 
-    async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None, *, text: bool = False) -> Any:
         try:
             async with self._session.request(method, f"{self.url}{path}", json=body) as answer:
                 if answer.status >= 300:
                     why = f"{method} {path} answered {answer.status}: {(await answer.text())[:300]}"
                     raise UnreachableError("SERVICE_UNREACHABLE", why=why)
-                return await answer.json()
+                return await (answer.text() if text else answer.json())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise UnreachableError("SERVICE_UNREACHABLE", why=f"{method} {self.url}{path}: {error!r}") from None
 

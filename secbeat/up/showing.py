@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from secbeat.errors import UnreachableError
+from secbeat.up.api import Api
 from secbeat.up.instance import Happening, Instance
+from secbeat.up.keyboard import keys
+from secbeat.up.view import Seen, draw
 
 _REFRESH_SECONDS = 1.0
+_EVENTS = 12
 
 
 class Screen:
@@ -61,30 +66,50 @@ class Screen:
         self.note(f"{nodes} local {'node' if nodes == 1 else 'nodes'} left, {operations} operations under way")
 
     async def watch(self, instance: Instance, stop: asyncio.Event) -> None:
-        """Show the pools until ``stop``."""
+        """Show what runs until ``stop``, which the key q sets."""
         if not self.live:
             await stop.wait()
             return
-        with Live(console=self._out, auto_refresh=False, transient=True) as live:
+
+        def pressed(key: str) -> None:
+            if key in "qQ":
+                stop.set()
+
+        resized = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGWINCH, resized.set)
+        seen = Seen()
+        # The alternate way, a whole screen of its own, would hide where everything is: the lines above stay.
+        with keys(pressed), Live(console=self._out, auto_refresh=False, transient=True) as live:
             self._running = live
             try:
                 while not stop.is_set():
-                    live.update(await self._view(instance), refresh=True)
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_REFRESH_SECONDS):
-                            await stop.wait()
+                    seen = await look(instance.api, seen, tuple(self._recent))
+                    live.update(draw(seen, datetime.now(UTC), self._out.height - 1, self._out.width), refresh=True)
+                    await _first(stop, resized)
+                    resized.clear()
             finally:
                 self._running = None
+                loop.remove_signal_handler(signal.SIGWINCH)
 
-    async def _view(self, instance: Instance) -> Group:
-        try:
-            pools = await instance.api.items("/api/v1/pools")
-        except UnreachableError as error:
-            return Group(Text(f"The orchestrator does not answer: {error.why}"), *self._news())
-        return Group(table(pools), *self._news())
 
-    def _news(self) -> list[Text]:
-        return [Text(text, style="dim") for text in self._recent]
+async def look(api: Api, before: Seen, happenings: tuple[str, ...]) -> Seen:
+    """What the API says now; while it is silent what it said last, with the reason."""
+    try:
+        pools, operations, events = await asyncio.gather(
+            api.items("/api/v1/pools"), api.items("/api/v1/operations?open=1"), api.events(_EVENTS)
+        )
+    except UnreachableError as error:
+        return replace(before, trouble=error.why, happenings=happenings)
+    return Seen(pools, operations, events, happenings=happenings)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Until one of the events, or the next refresh."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, timeout=_REFRESH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 def summary(instance: Instance) -> list[str]:
@@ -103,24 +128,3 @@ def summary(instance: Instance) -> list[str]:
         "Stop": ending,
     }
     return [f"{label + ':':<14}{value}" for label, value in rows.items()]
-
-
-def table(pools: list[dict[str, Any]]) -> Table:
-    """The pools, one row each, with the sentence behind the last decision."""
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("pool", "nodes", "coming", "leaving", "min-max", "cpu"):
-        shown.add_column(heading, justify="left" if heading == "pool" else "right", no_wrap=True)
-    shown.add_column("last decision")
-    for pool in pools:
-        cpu = "-" if pool["cpu"] is None else f"{pool['cpu']:.0%}"
-        bounds = f"{pool['min']}-{pool['max']}"
-        counts = [str(pool[key]) for key in ("active", "pending", "draining")]
-        shown.add_row(Text(pool["name"]), *counts, bounds, cpu, Text(_why(pool)))
-    return shown
-
-
-def _why(pool: dict[str, Any]) -> str:
-    holds = [name for name in ("pause", "override", "retired") if pool[name]]
-    decision = pool["decision"]
-    sentence = decision["sentence"] if decision else "no evaluation yet"
-    return f"[{', '.join(holds)}] {sentence}" if holds else sentence

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -359,3 +360,17 @@ async def test_a_start_that_cannot_work_ends_with_one_sentence_and_code_2(make_s
     assert service.process.returncode == 2
     assert f"error[{code}]" in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+async def test_a_second_provisioner_on_the_same_state_is_refused_until_the_first_has_ended(service, make_service):
+    second = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "provisioner", "--config", str(service.state / "secbeat.toml"),
+        env=service.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await second.communicate()
+    assert second.returncode == 2
+    assert b"error[STATE_IN_USE]" in said
+    assert f"another provisioner (pid {service.process.pid})".encode() in said
+    assert b"Traceback" not in said
+    await service.stop(signal.SIGKILL)
+    await service.start()
