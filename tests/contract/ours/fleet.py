@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from secbeat.testing import settle
 from tests.contract import raw
 from tests.contract.original.programs import TOKEN
 from tests.contract.raw import Message
+from tests.contract.waiting import pass_time
 
 IDENTITY = "550d7b95-4310-40ca-a9d4-4eb58650389f"
 METRICS = {
@@ -166,14 +166,11 @@ class OurFleet:
         return None if found is None else found.state
 
     async def until(self, condition: Callable[[], Any], *, seconds: float = 300.0, step: float = 1.0) -> None:
-        """Let virtual time pass, and sockets some real time at each step, until ``condition``."""
-        passed = 0.0
-        while not condition():
-            assert passed < seconds, f"not within {seconds:g} virtual seconds"
-            for _ in range(3):
-                await asyncio.sleep(0.002)
-                await settle()
-            if condition():
-                return
-            await self.world.clock.advance(step)
-            passed += step
+        """Let virtual time pass until ``condition``, but not while a webhook or a call on a node is under way."""
+        await pass_time(
+            self.world.clock,
+            condition,
+            sessions=lambda: [client._session for client in self._clients],
+            seconds=seconds,
+            step=step,
+        )

@@ -23,11 +23,12 @@ from node.rules import RulesFollower
 from secbeat.api import listen
 from secbeat.service import Stop, Tasks
 from secbeat.settings import NodeSettings
-from secbeat.testing import FakeClock, MemoryMessaging, settle
+from secbeat.testing import FakeClock, MemoryMessaging
 from secbeat.wire.registration import Listening
 from tests.contract import raw
 from tests.contract.original.programs import TOKEN
 from tests.contract.raw import Message
+from tests.contract.waiting import pass_time
 
 
 class Plane:
@@ -154,14 +155,6 @@ class OurNode:
         return await raw.ask(self.port, sent)
 
     async def until(self, condition: Callable[[], Any], *, seconds: float = 120.0, step: float = 0.5) -> None:
-        """Let virtual time pass, and sockets some real time at each step, until ``condition``."""
-        passed = 0.0
-        while not condition():
-            assert passed < seconds, f"not within {seconds:g} virtual seconds"
-            for _ in range(3):
-                await asyncio.sleep(0.002)
-                await settle()
-            if condition():
-                return
-            await self.clock.advance(step)
-            passed += step
+        """Let virtual time pass until ``condition``, but not while a request to the orchestrator is under way."""
+        orchestrator = self.membership.orchestrator
+        await pass_time(self.clock, condition, sessions=lambda: [orchestrator._session], seconds=seconds, step=step)
