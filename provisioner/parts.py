@@ -30,6 +30,7 @@ from provisioner.webhook.farewell import Farewells
 from provisioner.webhook.intake import Intake
 from provisioner.webhook.unsigned import UnsignedIntake
 from secbeat.api import build_app
+from secbeat.auditing import Audit
 from secbeat.auth import Principal
 from secbeat.clock import Clock
 from secbeat.paths import StateDir
@@ -71,6 +72,7 @@ class Parts:
             blueprint=self._unsigned_blueprint(), clock=clock,
         )  # fmt: skip
         self.farewells = Farewells(store=self.store, intake=self.unsigned, messaging=messaging, clock=clock)
+        self.unsigned.on_given_up = self.farewells.given_up
         self.spans = JobTracing(tracing, clock, lambda op_id: hub.directory(op_id) / "events.jsonl")
         engine = self.spans.around(engine, self.store.seen)
         executor = Executor(
@@ -111,7 +113,10 @@ class Parts:
         return "default" if "default" in self.blueprints else self.blueprints.names()[0]
 
     def application(
-        self, tokens: Callable[[str], Principal | None], checks: Callable[[], Mapping[str, str | None]]
+        self,
+        tokens: Callable[[str], Principal | None],
+        checks: Callable[[], Mapping[str, str | None]],
+        audit: Audit | None = None,
     ) -> web.Application:
         """The HTTP application."""
         views = reading.Reading(
@@ -124,6 +129,7 @@ class Parts:
             allowed_hosts=self.settings.provisioner.allowed_hosts,
             max_body=webhooks.MAX_BODY,
             examples=EXAMPLES,
+            on_audit=None if audit is None else audit.on_request,
         )
 
     def retune(self, new: Settings) -> None:
