@@ -63,12 +63,13 @@ class OriginalForm:
             if known is not None:
                 return known
             await self._make_room(pool, place)
-            node = NodeRecord(
-                node_id=ids.new_node_id(), pool=pool, state="joining", state_since=now, created_at=now, **facts
-            )
-            tell_joined(self._context, await self._context.records.put_node(node), "registered without a secret")
-            self._places.add(node)
-            return node
+        node = NodeRecord(
+            node_id=ids.new_node_id(), pool=pool, state="joining", state_since=now, created_at=now, **facts
+        )
+        # Nobody else can claim what is new: written outside the lock, a thousand are on their way at once.
+        tell_joined(self._context, await self._context.records.put_node(node), "registered without a secret")
+        self._places.add(node)
+        return node
 
     async def adopt(self, node_id: str, *, peer: str) -> bool:
         """Whether an unknown node that beats is, or now becomes, one of ours."""
