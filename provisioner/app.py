@@ -23,6 +23,7 @@ from provisioner.secrets import Secrets
 from secbeat import binding, subjects
 from secbeat import bus as nats
 from secbeat.api import listen
+from secbeat.auditing import Audit
 from secbeat.clock import SystemClock
 from secbeat.errors import ConfigError
 from secbeat.paths import StateDir, default_state_dir
@@ -109,12 +110,14 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
             "state": None if os.access(state.jobs, os.W_OK) else f"{state.jobs} cannot be written",
         }
 
+    audit = Audit(clock=SystemClock(), ledger=bus.ledger_of_the_orchestrator(), service="provisioner")
     listener = await listen(
-        parts.application(tokens.check, checks), settings.provisioner.listen_addr, tls=settings.provisioner.tls
+        parts.application(tokens.check, checks, audit), settings.provisioner.listen_addr, tls=settings.provisioner.tls
     )
     stack.push_async_callback(listener.close)
     tasks = Tasks(stop)
     stack.push_async_callback(tasks.close, 30.0)
+    tasks.spawn("audit", audit.run(stop))
     tasks.spawn("worker", parts.worker.run())
     tasks.spawn("upkeep", parts.upkeep.run())
     tasks.spawn("farewells", parts.farewells.run())

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from aiohttp import web
 
@@ -25,6 +25,7 @@ from secbeat.wire.events import AuditEvent
 log = logging.getLogger("audit")
 
 KIND = "audit"
+PROVISIONERS_KIND = "audit_provisioner"
 NO_POOL = "_"
 _RETRY_SECONDS = 5.0
 _MAX_WHAT = 500
@@ -39,7 +40,8 @@ class Audit:
     """The audit of one service.
 
     Args:
-        service: names it in every event.
+        service: names it in every event. Each writes a kind of its own in the ledger, so that a provisioner whose
+            login was stolen cannot forge what the orchestrator did; the orchestrator reads both.
         ledger: where events are kept; None: in memory only.
         kept: so many of the newest events stay in memory.
         waiting: so many events wait for the ledger before the oldest is lost.
@@ -50,11 +52,12 @@ class Audit:
         *,
         clock: Clock | None = None,
         ledger: Ledger | None = None,
-        service: str = "orchestrator",
+        service: Literal["orchestrator", "provisioner"] = "orchestrator",
         kept: int = 2000,
         waiting: int = 10_000,
     ) -> None:
         self._service = service
+        self._kind = KIND if service == "orchestrator" else PROVISIONERS_KIND
         self._clock = clock or SystemClock()
         self._ledger = ledger
         self._kept: deque[AuditEvent] = deque(maxlen=kept)
@@ -98,10 +101,20 @@ class Audit:
         if self._ledger is not None:
             try:
                 await self.flush()
-                return [AuditEvent.decode(record) async for record in self._ledger.read(KIND, newest=count)]
+                return await self._read(count)
             except Unavailable as error:
                 log.warning("The audit is read from memory: %s", error, extra={"action": "audit_memory"})
         return list(self._kept)[-count:]
+
+    async def _read(self, count: int) -> list[AuditEvent]:
+        assert self._ledger is not None  # noqa: S101 - the caller has looked
+        ours = [AuditEvent.decode(record) async for record in self._ledger.read(self._kind, newest=count)]
+        if self._kind == PROVISIONERS_KIND:
+            return ours
+        theirs = [AuditEvent.decode(record) async for record in self._ledger.read(PROVISIONERS_KIND, newest=count)]
+        # Whatever such a record says of itself, it came from a provisioner.
+        marked = [event.model_copy(update={"service": "provisioner"}) for event in theirs]
+        return sorted([*ours, *marked], key=lambda event: event.at)[-count:]
 
     async def flush(self) -> None:
         """Write what waits.
@@ -112,7 +125,7 @@ class Audit:
         async with self._writing:
             while self._waiting and self._ledger is not None:
                 first = self._waiting[0]
-                await self._ledger.append(KIND, first.pool, first.record)
+                await self._ledger.append(self._kind, first.pool, first.record)
                 # The deque may have lost its oldest meanwhile.
                 if self._waiting and self._waiting[0] is first:
                     self._waiting.popleft()

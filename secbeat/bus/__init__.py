@@ -83,6 +83,10 @@ class Bus:
         await streams.ensure(self._link, streams.ledger(max_age_days, self._replicas))
         return NatsLedger(self._link)
 
+    def ledger_of_the_orchestrator(self) -> NatsLedger:
+        """The ledger for a service that only adds to it; until the orchestrator has made it, nothing can be added."""
+        return NatsLedger(self._link)
+
     async def usage(self) -> dict[str, tuple[int, int]]:
         """Bytes held and allowed, by stream: those of state, job records and ledger, as far as this login may look."""
         buckets = (f"KV_{subjects.STATE_BUCKET}", f"KV_{subjects.JOBS_BUCKET}")

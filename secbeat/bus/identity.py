@@ -54,6 +54,7 @@ def _role_permissions(role: Role) -> dict[str, Any]:
         subjects.job_hint("*"),
         subjects.QUEUE_SUBJECTS,
         subjects.EVENTS,
+        subjects.ledger("*", "audit_provisioner"),  # its own audit, beside the orchestrator's, which it cannot write
         f"$KV.{subjects.JOBS_BUCKET}.>",
         *_streams(jobs, queue),
     ]

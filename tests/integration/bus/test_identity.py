@@ -240,6 +240,8 @@ class TestTheRoles:
                 break
             await asyncio.sleep(0.05)
         assert heard
+        await (await bus_to(server)).ledger()
+        await provisioner.ledger_of_the_orchestrator().append("audit_provisioner", "_", b"1")
         assert provisioner.errors.get("permission", 0) == 0
 
     @pytest.mark.parametrize(
@@ -249,6 +251,7 @@ class TestTheRoles:
             subjects.heartbeat(ME),
             subjects.command(ME, "terminate"),
             "secbeat.ledger.audit._",
+            "secbeat.ledger.audit_provisioners._",
             "$JS.API.STREAM.DELETE.KV_jobs",
             "$JS.API.STREAM.PURGE.JOBS",
             "$JS.API.STREAM.MSG.GET.KV_state",

@@ -59,3 +59,5 @@ async def test_a_cancel_is_one_event_done_or_refused(site):
                 ({"state": "queued"}, True) if allowed else (None, False)
             )
     assert len(await audit.newest(100)) == 3 * len(changing)
+    read = await Audit(ledger=audit._ledger).newest(100)
+    assert [event.service for event in read] == ["provisioner"] * 3 * len(changing), "the orchestrator shows them too"
