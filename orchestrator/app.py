@@ -167,9 +167,10 @@ async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitSt
     leading = Leading(core, lease, clock)
     streams: dict[str, tuple[int, int]] = {}
     metrics.bind(
-        pools=core.pools,
+        # Told by the leader alone: what a follower remembers is old, and a sum over both would count nodes twice.
+        pools=lambda: core.pools() if core.leader else (),
         operations=lambda: core.operations(open_only=True) if core.leader else (),
-        fleet=registry.stats,
+        fleet=lambda: registry.stats() if core.leader else {},
         heartbeats=lambda: registry.counters,
         leader=lambda: core.leader,
         epoch=lambda: lease.epoch,

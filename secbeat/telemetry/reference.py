@@ -19,6 +19,9 @@ Every name that a service shows at `/metrics`, in the form that the scraper asks
 OpenMetrics. Histograms carry exemplars (`trace_id`) in the OpenMetrics form while traces are on. Names of nodes and
 operations are never labels, so the number of series does not grow with the number of machines that come and go.
 
+Series of pools, operations and the fleet are shown by the orchestrator that leads, so that a sum over several
+orchestrators is right.
+
 How to scrape, the alert rules and the dashboard: [Monitoring](../howto/monitoring.md). A counter begins at 0 with the
 process; `rate()` and `increase()` know that.
 """
