@@ -14,7 +14,9 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from node.dataplane import DataPlane
 from node.dataplane.builtin import BuiltinPlane
+from node.dataplane.haproxy import HaproxyPlane
 from secbeat import origin
 from secbeat.api import listen
 from secbeat.settings import NodeSettings
@@ -45,14 +47,32 @@ async def upstream():
         await listener.close()
 
 
+DRIVERS = {"builtin": BuiltinPlane, "haproxy": HaproxyPlane}
+HAPROXY = pytest.param("haproxy", marks=pytest.mark.needs_haproxy)
+# Where `make test` puts programs that the machine does not have.
+PROGRAMS = Path(sys.executable).parent
+
+
+@pytest.fixture(params=["builtin", HAPROXY])
+def driver(request) -> str:
+    """Each test of a data plane runs with each driver, unless it says for which one it is."""
+    return request.param
+
+
 @pytest.fixture
-async def plane(tmp_path):
+def haproxy_program() -> str:
+    local = PROGRAMS / "haproxy"
+    return str(local) if local.exists() else "haproxy"
+
+
+@pytest.fixture
+async def plane(tmp_path, driver, haproxy_program):
     """Start data planes in front of a backend."""
     planes = []
 
-    async def start(backend: str, **settings) -> BuiltinPlane:
-        settings = {"listen_addr": "127.0.0.1:0", "backend": backend, **settings}
-        made = BuiltinPlane(NodeSettings(**settings), tmp_path / f"plane{len(planes)}")
+    async def start(backend: str, *, state_dir: Path | None = None, **settings) -> DataPlane:
+        settings = {"listen_addr": "127.0.0.1:0", "backend": backend, "haproxy": haproxy_program, **settings}
+        made = DRIVERS[driver](NodeSettings(**settings), state_dir or tmp_path / f"plane{len(planes)}")
         planes.append(made)
         await made.start()
         return made
@@ -84,6 +104,17 @@ def raw():
     for writer in writers:
         if not writer.is_closing():
             writer.transport.abort()
+
+
+@pytest.fixture
+def head_of():
+    """Read the head of a response."""
+
+    async def read(reader: asyncio.StreamReader) -> str:
+        async with asyncio.timeout(10):
+            return (await reader.readuntil(b"\r\n\r\n")).decode()
+
+    return read
 
 
 @pytest.fixture

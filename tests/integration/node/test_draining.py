@@ -12,11 +12,6 @@ from node.drain import Drain
 from secbeat.clock import SystemClock
 
 
-async def head_of(reader: asyncio.StreamReader) -> str:
-    async with asyncio.timeout(10):
-        return (await reader.readuntil(b"\r\n\r\n")).decode()
-
-
 class Balancer:
     """Health-checks its nodes every 0.1 s, out after one failure, and sends each request to one that is in."""
 
@@ -76,7 +71,7 @@ def drain_of(plane, tmp_path, *, longest=20.0, propagation=0.6) -> Drain:
     )
 
 
-@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("turn", range(2))
 async def test_no_request_fails_while_one_of_two_nodes_leaves(turn, upstream, plane, client, tmp_path, until):
     backend = await upstream()
     leaving, staying = await plane(backend), await plane(backend)
@@ -126,7 +121,9 @@ async def test_no_request_fails_while_one_of_two_nodes_leaves(turn, upstream, pl
     assert outcome.aborted == 0
 
 
-async def test_while_it_propagates_everything_is_served_and_told_to_close(upstream, plane, client, raw, at, tmp_path):
+async def test_while_it_propagates_everything_is_served_and_told_to_close(
+    upstream, plane, client, raw, at, tmp_path, head_of, driver
+):
     node = await plane(await upstream())
     reader, writer = await raw(node.port)
     writer.write(b"GET /status/204 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -135,7 +132,8 @@ async def test_while_it_propagates_everything_is_served_and_told_to_close(upstre
     running = asyncio.create_task(drain.run())
     drain.begin(reason="test")
     try:
-        for _ in range(3):  # the very connection goes on, told to close at every response
+        # builtin: the very connection goes on, told to close at every response. HAProxy ends it after having said so.
+        for _ in range(3 if driver == "builtin" else 1):
             writer.write(b"GET /status/204 HTTP/1.1\r\nHost: x\r\n\r\n")
             assert "connection: close" in (await head_of(reader)).lower()
         async with client.get(at(node, "/new")) as response:
@@ -167,7 +165,7 @@ async def test_a_request_that_began_before_the_listener_closed_is_answered_after
 
 
 async def test_a_request_sent_on_an_idle_connection_just_after_the_listener_closed_is_answered(
-    upstream, plane, raw, tmp_path, until
+    upstream, plane, raw, tmp_path, until, head_of
 ):
     node = await plane(await upstream())
     reader, writer = await raw(node.port)
@@ -187,6 +185,7 @@ async def test_a_request_sent_on_an_idle_connection_just_after_the_listener_clos
     assert (await running).aborted == 0
 
 
+@pytest.mark.parametrize("driver", ["builtin"])  # HAProxy's handshakes are not counted apart from idle connections
 async def test_a_handshake_under_way_when_the_listener_closes_is_served(upstream, plane, raw, tmp_path, until):
     """The connection was accepted: its TLS handshake ends after the listener has closed."""
     node = await plane(await upstream())
@@ -235,6 +234,7 @@ async def test_a_resumed_node_serves_without_telling_anyone_to_close(upstream, p
     await running
 
 
+@pytest.mark.parametrize("driver", ["builtin"])  # HAProxy does not speak WebSocket: see the next test
 async def test_websockets_are_closed_with_1001_and_both_sides_hear_it(upstream, plane, client, at, tmp_path, until):
     codes = []
 
@@ -262,6 +262,24 @@ async def test_websockets_are_closed_with_1001_and_both_sides_hear_it(upstream, 
     async with asyncio.timeout(5):
         await until(lambda: len(codes) == 5)
     assert codes == [1001] * 5
+
+
+@pytest.mark.needs_haproxy
+@pytest.mark.parametrize("driver", ["haproxy"])
+async def test_a_tunnel_through_haproxy_works_until_the_deadline_and_is_counted_as_cut(
+    upstream, plane, client, at, tmp_path, until
+):
+    node = await plane(await upstream())
+    socket = await client.ws_connect(at(node, "/ws"))
+    drain = drain_of(node, tmp_path, longest=2.0, propagation=0.1)
+    running = asyncio.create_task(drain.run())
+    drain.begin(reason="test")
+    await until(lambda: drain.phase == "closing")
+    await socket.send_str("still here")
+    assert await socket.receive_str(timeout=5) == "still here"
+    assert (await running).aborted == 1
+    await node.end()
+    assert (await socket.receive(timeout=5)).type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
 
 
 async def test_a_silent_client_cannot_hold_up_a_drain(upstream, plane, raw, tmp_path):
