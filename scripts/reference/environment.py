@@ -1,19 +1,19 @@
-"""The environment variables that the programs read."""
+"""The environment variables that the programs read: those of ``secbeat help environment``, and a few more."""
 
 from __future__ import annotations
 
-from scripts.reference.tables import table
+from scripts.reference.tables import table, text
+from secbeat.cli.helping import ENVIRONMENT
 
-VARIABLES = {
-    "SECBEAT_CONFIG": "The configuration file, where no `--config` is given.",
-    "SECBEAT_URL": "The orchestrator that client commands talk to, where no `--url` is given.",
-    "SECBEAT_PROVISIONER_URL": "The provisioner that `secbeat jobs log` reads from.",
-    "SECBEAT_TOKEN_FILE": "A file of mode 0600 with the API token, where no `--token-file` is given.",
-    "SECBEAT_STATE": "The state directory whose running instance client commands find, where no `--state` is given.",
+# Beyond those of `secbeat help environment`: read by libraries or by one part only.
+_FURTHER = {
     "XDG_STATE_HOME": "The default state directory is `secbeat` in it (unset: `~/.local/state`).",
-    "NO_COLOR": "Set to anything: no colour.",
     "TERM": "`dumb`: `secbeat up` shows log lines instead of its live view.",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "Set: traces are sent there ([Monitoring](../howto/monitoring.md)).",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "The same, for traces only.",
+    "OTEL_SDK_DISABLED": "`true`: no traces, whatever else is set.",
 }
+VARIABLES = {**{name: text(meaning) for name, meaning in ENVIRONMENT.items()}, **_FURTHER}
 _HEAD = """# Environment variables
 
 """
@@ -25,12 +25,12 @@ It stands over the file and under the flags.
 SECBEAT_PROVISIONER__MAX_CONCURRENT_JOBS=4 secbeat provisioner --config secbeat.toml
 ```
 
-A variable that names no key stops the start with the key that was probably meant. There is no variable for a secret:
-secrets are named by file (`SECBEAT_TOKEN_FILE`, `webhook_secret_file`, `auth_token_file`), because an environment can
-be read by whoever may list processes.
+A variable that names no key stops the start with the key that was probably meant. Name a secret by its file
+(`SECBEAT_TOKEN_FILE`, `webhook_secret_file`, `auth_token_file`): an environment is inherited by every child process.
 
 What a playbook sees is made from nothing: `HOME`, `USER`, `LOGNAME`, `TZ`, `SSH_AUTH_SOCK`, a `PATH` that begins with
-SecBeat's own programs, UTF-8, and Ansible's own settings. No variable of the service reaches it.
+SecBeat's own programs, a `TMPDIR` of the job, UTF-8, Ansible's own settings and, while traces are on, `TRACEPARENT`. No
+other variable of the service reaches it.
 """
 
 

@@ -1,11 +1,9 @@
-"""The exit codes, from the classes of errors that end a command with them."""
+"""The exit codes, as ``secbeat help exit-codes`` has them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from scripts.reference.tables import table, text
-from secbeat import errors
+from secbeat.cli.helping import EXIT_CODES
 
 _HEAD = """# Exit codes
 
@@ -22,14 +20,4 @@ follows how the work ended: 0 only if it succeeded.
 
 def page() -> str:
     """The page."""
-    return _HEAD + table(["code", "meaning"], ((f"{code}", meaning) for code, meaning in sorted(meanings()))) + _TAIL
-
-
-def meanings() -> Iterator[tuple[int, str]]:
-    """Each exit code with what it means."""
-    yield 0, "Done."
-    yield errors.SecbeatError.exit_code, "Failed."
-    for kind in errors.SecbeatError.__subclasses__():
-        if kind.__module__ == errors.__name__:
-            yield kind.exit_code, text((kind.__doc__ or "").partition("\n\n")[0])
-    yield 130, "Interrupted (Ctrl-C)."
+    return _HEAD + table(["code", "meaning"], ((str(code), text(what)) for code, what in EXIT_CODES.items())) + _TAIL
