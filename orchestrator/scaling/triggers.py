@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from orchestrator.scaling.building import build
@@ -86,7 +87,9 @@ def _cpu_low(case: Case) -> Trigger:
     )
 
 
+@lru_cache(maxsize=1024)
 def _count(name: TriggerName, value: int, limit: int, *, met: bool, size: int) -> Trigger:
+    """Remembered: a pool that is left alone finds the same at every check, and a record can be shared."""
     return build(
         Trigger,
         name=name,
