@@ -34,6 +34,7 @@ tests() {
   [ -z "$left_out" ] || pytest+=(-m "$left_out")
   step "unit tests" "${pytest[@]}" -n 3 tests/unit tests/monitoring
   step "integration tests" "${pytest[@]}" -n 2 tests/integration
+  step "contract tests" "${pytest[@]}" -n 2 tests/contract
   step "documentation tests" "${pytest[@]}" -n 2 --maxschedchunk 1 tests/docs
   step "acceptance tests" "${pytest[@]}" -n 2 --ignore tests/acceptance/demo tests/acceptance
   step "demo" "${pytest[@]}" -n 0 tests/acceptance/demo

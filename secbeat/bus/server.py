@@ -147,8 +147,8 @@ class NatsServer:
         """The ports to try in order; -1 lets the server choose."""
         if not self._any_port:
             return [self._port]
-        # The port of the last start: nodes that outlived it reconnect there.
-        return [self._port, *self._last_port(), -1] if self._port > 0 else [*self._last_port(), -1]
+        # The port of the last start comes first: nodes that outlived it reconnect there.
+        return [*self._last_port(), *([self._port] if self._port > 0 else []), -1]
 
     def _last_port(self) -> list[int]:
         try:

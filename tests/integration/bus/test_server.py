@@ -89,6 +89,20 @@ async def test_a_taken_port_gives_a_free_one_or_the_refusal(tmp_path):
         assert str(port) in refusal.value.why
 
 
+async def test_the_port_of_the_last_start_goes_before_the_asked_one_that_is_free_again(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        first = NatsServer(tmp_path / "a", port=port, open_access=True)
+        await first.start()
+        await first.stop()
+    second = NatsServer(tmp_path / "a", port=port, open_access=True)
+    await second.start()
+    assert second.url == first.url, "nodes that outlived the stop reconnect to the old address"
+    await second.stop()
+
+
 async def test_the_asked_port_is_used_when_it_is_free(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
