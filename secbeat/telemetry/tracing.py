@@ -105,7 +105,7 @@ def open_tracing(service: str, settings: TelemetrySettings, environ: Mapping[str
         why = "traces are asked for, and OpenTelemetry is not installed"
         if settings.otlp_endpoint is not None:
             raise ConfigError(
-                "CONFIG_INVALID", why=f"telemetry.otlp_endpoint: {why}", fix="pip install 'secbeat[all,telemetry]'"
+                "CONFIG_INVALID", why=f"telemetry.otlp_endpoint: {why}", fix="pip install 'secbeat[telemetry]'"
             )
         # The variables may be meant for other programs of this machine.
         log.warning("OTEL_EXPORTER_OTLP_ENDPOINT is set: %s", why, extra={"action": "no_traces"})
