@@ -43,7 +43,7 @@ _URL = "http://127.0.0.1:3030"
 _CONFIG = NodeConfig(node_type="mitigation-node", region="local", tags=["waf"])
 _MACHINE = Machine(id="web-3f0c9a52", name="web-3f0c9a52", address="10.0.0.17")
 _DECISION = DecisionRecord(
-    pool="web", at=_AT, direction="up", size=1, code="CPU_HIGH", capacity=2, desired=3, up_checks=2,
+    pool="web", at=_AT, direction="up", size=1, code="HIGH_FLEET_CPU_LOAD", capacity=2, desired=3, up_checks=2,
     sentence="CPU is 0.91, above 0.80 for 2 checks: one node more.",
     snapshot=PoolSnapshot(pool="web", active=2, fresh=2, cpu=0.91, memory=0.4, connections=120),
 )  # fmt: skip
@@ -91,7 +91,7 @@ _MODELS: tuple[Wire, ...] = (
         stats=BlockedStats(total_blocked_ips=1, manual_blocks=1, auto_blocks=0),
     ),
     RulesSnapshot(version=7, complete=True, blocked=[BlockedRule(ip="203.0.113.7", expires_at=_AT)]),
-    OperationRecord(reason="CPU_HIGH", updated_at=_AT, state="booting", tracked=True, **_WORK),
+    OperationRecord(reason="HIGH_FLEET_CPU_LOAD", updated_at=_AT, state="booting", tracked=True, **_WORK),
     JobRecord(state="running", attempt=1, started_at=_AT, **_WORK),
     _DECISION,
     AuditEvent(at=_AT, who="alice", scope="operate", peer="127.0.0.1", what="POST /api/v1/pools/web/pause", status=200),
