@@ -1,4 +1,4 @@
-"""The orchestrator's HTTP API: the original's heartbeats, and the list of ten thousand nodes.
+"""The orchestrator's HTTP API: the original's heartbeats, ten thousand nodes in a list, events, registrations.
 
 The server runs alone on core 0, the load on core 1 (``wrk`` where it is installed, else a small generator of our own,
 which measures less than the server can). The references: an aiohttp handler that only answers; for the list, one that
@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, cast
 
 from aiohttp import web
 
+from bench import api_events, api_joining
 from bench.harness import Row, median, percentile, report
 from orchestrator.control import Control
 from orchestrator.events import EventHub
@@ -38,6 +39,7 @@ from orchestrator.http import Audit, build
 from orchestrator.memory import settle
 from orchestrator.rules import Rules
 from secbeat.api import Listener, listen
+from secbeat.auth import Principal
 from secbeat.clock import SystemClock
 from secbeat.testing import MemoryBucket, MemoryLease, MemoryMessaging
 from secbeat.wire.nodes import NodeRecord
@@ -83,18 +85,18 @@ def body(node_id: str, random_: random.Random) -> bytes:
 # ---------------------------------------------------------------- the server's side
 
 
-async def ours(registry: Registry) -> Listener:
+async def ours(registry: Registry, hub: EventHub) -> Listener:
     """The whole application, with every check that production has."""
     clock, lease = SystemClock(), MemoryLease()
     rules = Rules(bucket=MemoryBucket(lease=lease), lease=lease, messaging=MemoryMessaging(), clock=clock)
     app = build(
-        control=cast("Control", SimpleNamespace(leader=True)),
+        control=cast("Control", SimpleNamespace(leader=True, pool=lambda _name: None)),
         registry=registry,
         rules=rules,
-        events=EventHub(clock),
+        events=hub,
         audit=Audit(clock=clock),
         clock=clock,
-        tokens=lambda _token: None,
+        tokens=lambda token: Principal("bench", "read") if token == "bench" else None,  # noqa: S105 - for the readers of events
     )
     return await listen(app, "127.0.0.1:0")
 
@@ -336,20 +338,46 @@ async def measure() -> list[Row]:
     change(registry, random_)
     pieces = list(registry.listing())
     settle()
-    reference, listener = await bare(pieces), await ours(registry)
+    hub = EventHub(SystemClock())
+    reference, listener = await bare(pieces), await ours(registry, hub)
     rates = await heartbeats(reference.port, listener.port, lambda: registry.counters["received"])
     (bare_rate, bare_p99), (rate, p99) = rates["bare"], rates["ours"]
     counters = registry.counters
     assert counters["unknown"] == counters["malformed"] == 0, counters
     await listing(registry, listener, reference, random_)  # warms up
     rounds = [await listing(registry, listener, reference, random_) for _ in range(LISTING_ROUNDS)]
+    parts = await pages(listener)
+    streams = await api_events.measure(listener, hub, cores()[-1])
     await reference.close()
     await listener.close()
+    os.sched_setaffinity(0, ALL_CORES)
+    joining = await api_joining.measure()
     return [
         Row("HTTP heartbeats applied, 10,000 nodes", rate, "1/CPU-s", bare_rate, 15_000),
         Row("HTTP heartbeat at saturation, p99", p99, "ms", bare_p99),
         *listing_rows(rounds),
+        *parts,
+        *streams,
+        *joining,
     ]
+
+
+async def pages(listener: Listener) -> list[Row]:
+    """CPU time of the server for one page in the middle of the list, whole and filtered, client included."""
+    rows = []
+    middle = str(uuid.UUID(int=NODES // 2, version=4))
+    for name, query in (("limit=100", f"limit=100&after={middle}"), ("limit=1000", f"limit=1000&after={middle}"),
+                        ("one state, none in it", "state=failed")):  # fmt: skip
+        taken = []
+        for _ in range(LISTINGS * 3):
+            cpu = time.process_time()
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            writer.write(f"GET {LIST}?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            assert (await reader.read(-1)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+            taken.append(time.process_time() - cpu)
+        rows.append(Row(f"GET /api/v1/nodes, {name}: CPU time", median(taken) * 1000, "ms", None, 10, "lower"))
+    return rows
 
 
 def listing_rows(rounds: list[Round]) -> list[Row]:

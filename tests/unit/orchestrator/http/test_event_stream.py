@@ -128,3 +128,86 @@ async def test_head_has_no_body(api):
     answer = await api.call("HEAD", "/api/v1/events", token="read")
     assert (answer.status, answer.body) == (200, b"")
     assert api.events.followers == 0
+
+
+async def test_over_forced_reconnects_every_event_comes_once_and_in_order(api):
+    total, seen, last = 3000, [], None
+    api.events.publish("test.tick", "before")
+
+    async def publish():
+        for number in range(total):
+            api.events.publish("test.tick", str(number))
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+
+    publishing = None
+    async with asyncio.timeout(60):
+        while len(seen) < total:
+            headers = {"Last-Event-ID": str(last)} if last is not None else {}
+            query = "" if last is not None else "?newest=1"
+            async with following(api, query, **headers) as response:
+                publishing = publishing or asyncio.create_task(publish())
+                left = total - len(seen) + (last is None)
+                for _, seq, body in await read_events(response, min(1 + len(seen) % 97, left)):
+                    last = int(seq)
+                    if body["sentence"] != "before":
+                        seen.append(int(body["sentence"]))
+                response.connection.transport.abort()  # in the middle of whatever is on its way
+    await publishing
+    assert seen == list(range(total))
+
+
+async def test_events_are_filtered_by_kind_and_what_is_below_it_and_by_pool(api):
+    for kind, pool in (
+        ("node.joined", "web"), ("node.joined", "api"), ("nodes.other", "web"), ("operation.failed", "web"),
+        ("operation.succeeded", "web"), ("node", "web"), ("pool.paused", None),
+    ):  # fmt: skip
+        api.events.publish(kind, f"{kind} {pool}", pool=pool)
+
+    async def found(query):
+        answer = await api.get(f"/api/v1/events?once=1&newest=100&{query}", token="read")
+        lines = [line for line in answer.body.split(b"\n") if line.startswith(b"data: ")]
+        return [json.loads(line[6:])["sentence"] for line in lines]
+
+    assert await found("kind=node") == ["node.joined web", "node.joined api", "node web"]
+    assert await found("kind=node.joined,operation.failed&pool=web") == ["node.joined web", "operation.failed web"]
+    assert await found("pool=api") == ["node.joined api"]
+    assert len(await found("")) == 7
+
+
+async def test_who_filters_comes_back_with_the_number_that_the_last_ping_told(api, monkeypatch):
+    monkeypatch.setattr(streaming, "KEEPALIVE_SECONDS", 0.01)
+    async with following(api, "?kind=pool") as response:
+        for number in range(5):
+            api.events.publish("node.joined", str(number))
+        async with asyncio.timeout(10):
+            while b"id: %d\n" % api.events.last_seq not in await response.content.readuntil(b"\n\n"):
+                pass
+
+
+async def test_a_gap_names_the_oldest_event_that_is_kept(api):
+    api.events.publish("test.tick", "kept")
+    headers = {"Authorization": "Bearer read-token", "Last-Event-ID": "5"}
+    async with api.session.get(f"{api.url}/api/v1/events", headers=headers) as response:
+        (gap, event) = await read_events(response, 2)
+    assert gap == ("gap", None, {"oldest": int(event[1])})
+
+
+async def test_a_reader_that_never_reads_costs_a_bounded_number_of_events(api):
+    host, port = api.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    writer.transport.pause_reading()
+    writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer read-token\r\n\r\n")
+    async with asyncio.timeout(10):
+        while not api.events.followers:  # noqa: ASYNC110 - the request is on its way
+            await asyncio.sleep(0.01)
+    (feed,) = api.events._feeds
+    # Far more than the kernel's buffers and ours take together.
+    for _ in range(60):
+        for _ in range(500):
+            api.events.publish("test.tick", "x" * 1500)
+        assert len(feed._waiting) <= 1000
+        await asyncio.sleep(0)
+    assert api.events.followers == 0
+    assert api.events.dropped_feeds == 1
+    writer.transport.abort()
