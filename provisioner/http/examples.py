@@ -31,7 +31,7 @@ _JOB = JobRecord(
 )
 
 _MODELS: tuple[Wire, ...] = (
-    WebhookBody(reason="CPU_HIGH", timestamp=_AT, fleet_metrics=FleetMetrics(**_LOAD),
+    WebhookBody(reason="HIGH_FLEET_CPU_LOAD", timestamp=_AT, fleet_metrics=FleetMetrics(**_LOAD),
                 operation=Operation(issued_at=_AT, **_WORK)),
     UnsignedBody(reason="HIGH_FLEET_CPU_LOAD", timestamp=_AT, fleet_metrics=UnsignedFleetMetrics(**_LOAD)),
     WebhookAnswer(status="accepted", op_id=_JOB.op_id, node_id=_JOB.node_id),
