@@ -8,6 +8,7 @@ import json
 import aiohttp
 import pytest
 
+from secbeat.api import requests
 from secbeat.wire.jobs import JobError
 
 POOL = {"min": 1, "warmup_seconds": 0}
@@ -136,3 +137,17 @@ async def test_a_failed_teardown_stands_first_in_why_of_the_node(serve):
     await service.world.receiver.finish(op["op_id"], "failed", error=error)
     await service.world.clock.advance(3)
     assert "DESTROY_UNPROVED: the provider still lists it" in (await service.why(node)).first
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch):
+    service = await running(serve)
+    monkeypatch.setattr(requests, "BODY_SECONDS", 0.05)
+    host, port = service.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = ["POST /api/v1/pools/default/scale HTTP/1.1", f"Host: {host}", "Authorization: Bearer admin-token",
+            "Content-Type: application/json", "Content-Length: 100", "", ""]  # fmt: skip
+    writer.write("\r\n".join(head).encode() + b"{")
+    answer = await reader.read(4096)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"BODY_TOO_SLOW" in answer
