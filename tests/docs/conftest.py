@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,7 @@ class Reader(Place):
                 assert stays is not None
                 stays.interrupt()
                 assert stays.ended(90) == 0, stays.said()
+                end_group(stays)
                 missing = like(block.text, stays.stdout + stays.stderr)
                 assert missing is None, f"{block}: {missing!r} was not printed\n{stays.said()}"
 
@@ -67,6 +70,17 @@ class Reader(Place):
             until(so, 60, f"{block} prints what the page says", diagnosis=lambda: printed)
         elif not so():
             pytest.fail(f"{block}: {like(expected, printed)!r} was not printed\n{printed}")
+
+    def close(self) -> None:
+        super().close()
+        for one in self.started:
+            end_group(one)
+
+
+def end_group(one: Running) -> None:
+    """End what a terminal still runs in the background after its command has ended, as ``kill %1`` would."""
+    with suppress(ProcessLookupError):
+        os.killpg(one.pid, signal.SIGKILL)
 
 
 @pytest.fixture
