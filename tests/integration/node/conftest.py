@@ -60,9 +60,19 @@ def driver(request) -> str:
 
 
 @pytest.fixture
-def haproxy_program() -> str:
-    local = PROGRAMS / "haproxy"
-    return str(local) if local.exists() else "haproxy"
+def programs():
+    """Where a program is."""
+
+    def find(name: str) -> str:
+        local = PROGRAMS / name
+        return str(local) if local.exists() else name
+
+    return find
+
+
+@pytest.fixture
+def haproxy_program(programs) -> str:
+    return programs("haproxy")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 
 from node.dataplane.blocklist import Blocklist
 
@@ -9,10 +8,12 @@ from node.dataplane.blocklist import Blocklist
 async def answers(client, url, status, **request) -> int:
     """Wait for a status; the number of others before. HAProxy hears of a change some milliseconds after us."""
     async with asyncio.timeout(10):
-        for others in itertools.count():
+        others = 0
+        while True:
             async with client.get(url, **request) as response:
                 if response.status == status:
                     return others
+            others += 1
             await asyncio.sleep(0.01)
 
 
