@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -15,7 +16,7 @@ from node.drain import Drain
 from node.load import Sampler
 from node.membership import Member
 from secbeat import __version__
-from secbeat.api import Route, build_app, fail, read_body, reply
+from secbeat.api import Answer, Route, build_app, fail, read_body, reply
 from secbeat.api.guarding import from_loopback
 from secbeat.auth import FailureLimiter, Principal, hash_token
 from secbeat.clock import Clock, wire_time
@@ -97,14 +98,20 @@ def _routes(facts: Facts) -> list[Route]:
             method="POST", path="/control/resume", handler=control.resume, scope="operate", changes=True,
             summary="Cancel a drain, until the listener closes", request=ResumeRequest, response=ResumeResponse,
         ),
-        Route(method="GET", path="/health", handler=control.health, scope="read", summary="The process lives"),
+        Route(method="GET", path="/health", handler=control.health, scope="read", summary="The process lives",
+              response=dict[str, str]),
         Route(
             method="GET", path="/ready", handler=control.ready, scope="read",
-            summary="It takes traffic; 503 while it drains",
+            summary="It takes traffic; 503 while it drains", response=dict[str, Any],
+            answers={503: Answer("It drains", dict[str, Any])},
         ),
-        Route(method="GET", path="/api/v1/status", handler=control.status, scope="read", summary="State and load"),
+        Route(method="GET", path="/api/v1/status", handler=control.status, scope="read", summary="State and load",
+              response=dict[str, Any]),
         *(
-            Route(method=method, path=path, handler=_absent, scope="read", summary="Not part of this node", status=501)
+            Route(
+                method=method, path=path, handler=_absent, scope="read", summary="Not part of this node", status=501,
+                answers={501: "This node has no packet filter and no WAF"},
+            )
             for method, path in _ABSENT
         ),
     ]  # fmt: skip

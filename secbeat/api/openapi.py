@@ -141,7 +141,9 @@ def _schemas(routes: Sequence[Route]) -> tuple[dict[tuple[Any, Any], Any], dict[
 
 def _operation(number: int, route: Route, shapes: Mapping[tuple[Any, Any], Any]) -> dict[str, Any]:
     path = plain_path(route.path)
-    responses = {str(route.status): _success(route, shapes.get((number, route.status)))}
+    responses: dict[str, Any] = {}
+    if route.status not in route.answers:
+        responses[str(route.status)] = _success(route, shapes.get((number, route.status)))
     for status, answer in sorted(statuses(route).items()):
         responses[str(status)] = _other(route, status, answer, shapes.get((number, status)), responses)
     operation: dict[str, Any] = {

@@ -5,12 +5,16 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
-from pydantic import Field, PlainSerializer, SecretStr
+from pydantic import Field, PlainSerializer, SecretStr, WithJsonSchema
 
 from secbeat.wire.base import Moment, NodeId, OpId, PoolName, Record, Wire
 
 # Hidden wherever it is shown, plain only in the JSON that carries it to its owner.
-Sent = Annotated[SecretStr, PlainSerializer(lambda value: value.get_secret_value(), when_used="json")]
+Sent = Annotated[
+    SecretStr,
+    PlainSerializer(lambda value: value.get_secret_value(), when_used="json"),
+    WithJsonSchema({"type": "string", "format": "password"}),
+]
 
 
 class NodeConfig(Wire):

@@ -103,6 +103,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     try:
         made.start()
         made.start_node()
+        until(lambda: any(n["status"] == "Active" for n in made.get("/api/v1/nodes").json()), "the node's heartbeat")
         made.fill()
         asyncio.run(made.warm_up())
         yield made

@@ -190,7 +190,11 @@ url = "{self.nats}"
         headers = {"Authorization": f"Bearer {NODE_TOKEN}"}
         url = f"http://127.0.0.1:{self.node['management']}/health"
         until(lambda: self.session.get(url, headers=headers, timeout=5).status_code == 200, "a node")
-        until(lambda: any(n["status"] == "Active" for n in self.get("/api/v1/nodes").json()), "the node's heartbeat")
+
+    @property
+    def management(self) -> str:
+        """The address of the node's management API."""
+        return f"http://127.0.0.1:{self.node.get('management', 0)}"
 
     @staticmethod
     def _listening(log: Path) -> str:
