@@ -277,7 +277,12 @@ class Instance:
 
     async def retire(self, on_progress: retiring.Progress | None = None) -> list[str]:
         """Take the local pools to zero and wait until their nodes are gone; see `secbeat.up.retiring.retire`."""
-        return await retiring.retire(self.api, self.loaded.settings, on_progress) if self._with_provisioner else []
+        if not self._with_provisioner:
+            return []
+        return await retiring.retire(self.api, self.loaded.settings, on_progress, self._left_alone)
+
+    def _left_alone(self, pool: str) -> None:
+        self._say("pool.left_alone", f"Pool {pool} is in observe mode, in which nothing is taken down: its nodes stay")
 
     async def stop(self, *, retire: bool = True, quickly: bool = False) -> list[str]:
         """Stop in order: provisioner, orchestrator, NATS. Safe to call twice, and after a failed start.

@@ -22,13 +22,21 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 
-async def retire(api: Api, settings: Settings, on_progress: Progress | None = None) -> list[str]:
+async def retire(
+    api: Api,
+    settings: Settings,
+    on_progress: Progress | None = None,
+    on_observed: Callable[[str], None] | None = None,
+) -> list[str]:
     """Take the pools with machines on this computer to zero, and wait until their nodes are gone.
+
+    A pool in mode ``observe`` is left alone: nothing may act on it, so its nodes would be waited for in vain.
 
     Args:
         api: the orchestrator's.
         settings: say which blueprints are local.
         on_progress: called with the nodes and the open operations that are left, when they change.
+        on_observed: called with the name of each pool that is left alone.
 
     Returns:
         The nodes that are left once none has left for as long as a drain and a teardown may take.
@@ -36,7 +44,11 @@ async def retire(api: Api, settings: Settings, on_progress: Progress | None = No
     Raises:
         UnreachableError: the orchestrator does not answer, now or for that long.
     """
-    pools = await _insist(lambda: _local_pools(api, settings))
+    modes = await _insist(lambda: _local_pools(api, settings))
+    pools = {name for name, mode in modes.items() if mode != "observe"}
+    for name in sorted(modes.keys() - pools):
+        if on_observed is not None:
+            on_observed(name)
     if not pools:
         return []
     await _insist(lambda: asyncio.gather(*(api.post(f"/api/v1/pools/{pool}/retire") for pool in pools)))
@@ -79,9 +91,11 @@ async def remaining(api: Api, pools: set[str]) -> tuple[list[dict[str, Any]], in
     return left, sum(row["pool"] in pools for row in operations)
 
 
-async def _local_pools(api: Api, settings: Settings) -> set[str]:
+async def _local_pools(api: Api, settings: Settings) -> dict[str, str]:
+    """Name → mode."""
     local = {name for name, blueprint in settings.blueprints.items() if blueprint.target == "local"}
-    return {str(pool["name"]) for pool in await api.items("/api/v1/pools") if pool["blueprint"] in local}
+    pools = await api.items("/api/v1/pools")
+    return {str(pool["name"]): str(pool["mode"]) for pool in pools if pool["blueprint"] in local}
 
 
 async def _insist(ask: Callable[[], Awaitable[T]]) -> T:

@@ -28,7 +28,8 @@ class Service:
 
     def pool(self, name, **more):
         self.pools[name] = {
-            "name": name, "retired": False, "pause": None, "override": None, "blueprint": "default", **more,
+            "name": name, "retired": False, "pause": None, "override": None, "blueprint": "default", "mode": "active",
+            **more,
         }  # fmt: skip
 
     async def get(self, request):
@@ -124,6 +125,18 @@ async def test_nodes_that_do_not_leave_are_named_in_the_end(service, api, monkey
     service.nodes = [{"pool": "default", "state": "failed", "node_id": "1", "name": "default-1"}]
     service.stuck = True
     assert await retiring.retire(api, SETTINGS) == ["default-1"]
+
+
+async def test_an_observed_pool_is_left_alone_and_named_since_nothing_may_take_its_nodes_down(service, api):
+    service.pool("default", mode="observe")
+    service.pool("web")
+    service.nodes = [{"node_id": "a", "name": "default-1", "pool": "default", "state": "active"}]
+    service.stuck = True
+    named = []
+    async with asyncio.timeout(5):
+        assert await retiring.retire(api, SETTINGS, on_observed=named.append) == []
+    assert named == ["default"]
+    assert [(name, verb) for name, verb, *_ in service.asked] == [("web", "retire")]
 
 
 async def test_nodes_that_come_back_again_and_again_do_not_keep_the_end_waiting(service, api, monkeypatch):
