@@ -351,12 +351,3 @@ class HaproxyPlane:
         self._latency.close()
         if hasattr(self, "_place"):
             self._place.close()
-
-    def abandon(self) -> None:
-        """What a crash of the agent amounts to: HAProxy goes on, nobody drives it."""
-        for task in list(self._tasks):
-            task.cancel()
-        if self._master is not None:
-            self._master.let_go()
-            self._master = None
-        self._latency.close()

@@ -60,7 +60,16 @@ class Master:
             (path / MASTER).unlink()
         with (path / _LOG).open("wb") as output:
             self._child = subprocess.Popen(  # noqa: ASYNC220, S603 - it must outlive this process; fork and exec only
-                [self._program.path, "-W", "-f", CONFIG, "-S", f"unix@{MASTER},mode,600,level,admin"],
+                [
+                    self._program.path,
+                    "-W",
+                    "-f",
+                    CONFIG,
+                    "-p",
+                    "haproxy.pid",
+                    "-S",
+                    f"unix@{MASTER},mode,600,level,admin",
+                ],
                 cwd=path,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
@@ -104,16 +113,18 @@ class Master:
         Raises:
             RuntimeFailed: nobody answers.
         """
-        self.workers, self.former = [], []
-        section = self.workers
+        workers: list[int] = []
+        former: list[int] = []
+        section = workers
         for line in (await self._runtime.ask("show proc")).splitlines():
             words = line.split()
             if line.startswith("# old workers"):
-                section = self.former
+                section = former
             elif len(words) > 1 and words[1] == "master":
                 self.pid = int(words[0])
             elif len(words) > 1 and words[1] == "worker":
                 section.append(int(words[0]))
+        self.workers, self.former = workers, former
 
     def output(self) -> str:
         """What it has written; at most the last 64 KiB."""
