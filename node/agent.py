@@ -45,6 +45,7 @@ class Agent:
         self._beats, self._sampler, self._plane, self._drain, self._clock = beats, sampler, plane, drain, clock
         self._poked = asyncio.Event()
         self._posting: asyncio.Task[None] | None = None
+        self._leaving = False
 
     @property
     def member(self) -> Member | None:
@@ -88,6 +89,8 @@ class Agent:
     async def _beat(self, status: NodeStatus) -> None:
         member = self._membership.member
         assert member is not None  # noqa: S101 - entered before
+        if self._leaving:
+            return  # nothing may follow the last word
         sample = self._sampler.take()
         if not member.legacy:
             await self._publish(member, status)
@@ -114,6 +117,7 @@ class Agent:
     async def goodbye(self) -> None:
         """The last heartbeat, ``Terminating``, on NATS and in the original's form; best effort, two seconds."""
         member = self._membership.member
+        self._leaving = True
         if self._posting is not None:
             self._posting.cancel()
             await asyncio.gather(self._posting, return_exceptions=True)

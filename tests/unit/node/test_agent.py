@@ -183,6 +183,18 @@ async def test_a_joined_node_says_goodbye_on_nats_only(rig, clock):
     assert made.membership.orchestrator.heartbeats == []
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+async def test_no_heartbeat_follows_the_last_word(rig, clock, legacy):
+    made = rig(legacy=legacy)
+    await clock.advance(6)
+    await made.agent.goodbye()
+    made.agent.poke()
+    await clock.advance(30)
+    assert made.heard[-1].status == "Terminating"
+    if legacy:
+        assert made.membership.orchestrator.heartbeats[-1].status == "Terminating"
+
+
 async def test_an_orchestrator_that_cannot_be_reached_does_not_hold_the_goodbye_up(rig, clock):
     made = rig(legacy=True)
     await clock.advance(6)
