@@ -27,6 +27,17 @@ SWEEP_SECONDS = 5.0
 _SHARE = 0.8  # of the files that the process may open: the store and the log need some, too
 
 
+def unreadable(connection: web.RequestHandler) -> bool:  # type: ignore[type-arg, unused-ignore]
+    """Whether the newest thing that came was no HTTP. What was read of it is let go: an error's frames hold it."""
+    messages = connection._messages  # noqa: SLF001 - what its own parser has made of the bytes
+    error = getattr(messages[-1][0], "exc", None) if messages else None
+    if error is None:
+        return False
+    # They hold it in a cycle, and the collector counts objects, not their megabytes.
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return True
+
+
 class Connection(web.RequestHandler):  # type: ignore[type-arg, unused-ignore]
     """One connection, and since when it owes us something."""
 
@@ -49,10 +60,7 @@ class Connection(web.RequestHandler):  # type: ignore[type-arg, unused-ignore]
             return
         requests = self._request_count
         super().data_received(data)
-        if self._messages and (error := getattr(self._messages[-1][0], "exc", None)) is not None:
-            self._broken = True
-            # Its frames hold what was read, in a cycle, and the collector counts objects, not their megabytes.
-            error.__traceback__ = error.__context__ = error.__cause__ = None
+        self._broken = unreadable(self)
         if self._request_count != requests or self._request_in_progress or self._messages:
             self._head_since = None
         elif self._head_since is None:

@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from node.dataplane.builtin.responses import short
+from secbeat.api.connections import unreadable
 
 log = logging.getLogger("proxy")
 
@@ -28,6 +29,7 @@ class Connection(RequestHandler):
         self.partial_since: float | None = None
         self.on_lost: Callable[[], None] | None = None
         self.excess = False
+        self._broken = False  # what comes behind something unreadable is not read
 
     @property
     def idle(self) -> bool:
@@ -50,8 +52,11 @@ class Connection(RequestHandler):
             self.on_lost = None
 
     def data_received(self, data: bytes) -> None:
+        if self._broken:
+            return
         waited = self.idle
         super().data_received(data)
+        self._broken = unreadable(self)
         if waited:
             still = self.idle
             if not still:
