@@ -277,6 +277,11 @@ class NodeSettings(Table):
         "builtin", description="Data plane: the proxy of the node itself, or HAProxy (2.6 or later) driven by it."
     )
     haproxy: str = restart("haproxy", description="Program of the driver haproxy: a path, or a name on the PATH.")
+    haproxy_retry: bool = live(
+        True,
+        description="Driver haproxy: an idempotent request whose upstream connection turns out dead is sent again. It "
+        "copies each request, about a tenth of the proxy's CPU; off, the client's connection is closed instead.",
+    )
     cpu_allowance: float | None = restart(
         None, gt=0, le=1024, description="Cores that count as full load of this process tree; unset: the machine's CPU."
     )

@@ -16,7 +16,7 @@ from secbeat.errors import ConfigError
 from secbeat.settings import NodeSettings, TlsSettings, split_address
 
 CONFIG, CERTIFICATE = "haproxy.cfg", "node.pem"
-_CIPHERS = (
+CIPHERS = (
     ":".join(
         f"{exchange}-{cipher}"
         for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384")
@@ -24,8 +24,8 @@ _CIPHERS = (
     )
     + ":ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
-_HOP_HEADERS = "^(proxy(-.*)?|te|trailer|keep-alive)$"
-_CLAIMS = "^(forwarded|x-forwarded-(for|proto|host|port)|x-real-ip)$"
+_HOPS = "proxy(-.*)?|te|trailer|keep-alive"
+_CLAIMS = "forwarded|x-forwarded-(for|proto|host|port)|x-real-ip"
 # HAProxy's own failures as the builtin driver words them; 503 is its word for an upstream that cannot be reached.
 _ERRORS = {
     400: "400 Bad Request|400 malformed request",
@@ -70,18 +70,20 @@ def render(settings: NodeSettings, port: int, *, lua: bool, hard_stop_seconds: f
     ).get_template(f"{CONFIG}.j2")  # fmt: skip
     text = template.render(
         address=f"{_bracketed(host)}:{port}",
-        ciphers=_CIPHERS,
-        claims=_CLAIMS,
+        ciphers=CIPHERS,
+        claims=f"^({_CLAIMS})$",
         error_files=sorted(_ERRORS),
         hard_stop_seconds=max(1, round(hard_stop_seconds)),
         header_timeout=settings.header_timeout_seconds,
-        hop_headers=_HOP_HEADERS,
+        hop_headers=f"^({_HOPS})$",
+        hop_headers_and_claims=f"^({_HOPS}|{_CLAIMS})$",
         idle_timeout=settings.idle_timeout_seconds,
         lua=lua,
         max_body_bytes=settings.max_body_bytes,
         max_connections=settings.max_connections,
         maxconn=maxconn,
         ms=lambda seconds: f"{max(1, round(seconds * 1000))}ms",
+        retry=settings.haproxy_retry,
         prefix=backend.path.rstrip("/"),
         server=server,
         server_options=options,
