@@ -52,7 +52,7 @@ class Service:
         return int(self.listener.url.rpartition(":")[2])
 
     async def start(self, address="127.0.0.1:0"):
-        self.listener = await listen(self.parts.application(lambda _token: None, lambda: {}), address)
+        self.listener = await listen(self.parts.application(lambda _token: None, dict), address)
 
     async def put(self, state, **changes):
         now = SystemClock().now()
@@ -159,7 +159,7 @@ async def test_every_byte_arrives_once_over_twenty_lost_connections(service, pro
         log = service.log()
         await write_much(log)
         async with asyncio.timeout(60):
-            while proxy.done < CUTS:  # noqa: ASYNC110 - another process's doing
+            while proxy.done < CUTS:
                 log.line("and more")
                 await asyncio.sleep(0.02)
         log.line("the last words")
