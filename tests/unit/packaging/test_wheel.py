@@ -60,7 +60,7 @@ def test_python_stands_only_in_the_packages_and_the_rest_only_in_the_bundle(whee
         if not name.endswith(allowed)
         and ".dist-info/" not in name
         and not name.startswith("provisioner/_bundle/")
-        and not name.endswith((".j2", ".html", ".toml", ".yml", ".json"))
+        and not name.endswith((".j2", ".html", ".json", ".lua", ".toml", ".yml"))
     ]
     assert strangers == []
 
