@@ -83,7 +83,9 @@ async def _run(*words: str, cwd: Path | None = None) -> tuple[int, str]:
         async with asyncio.timeout(_SECONDS):
             output, _ = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise ConfigError("HAPROXY_REFUSED", why=f"{words[0]} {words[1]} did not end in {_SECONDS:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     return process.returncode or 0, output.decode(errors="replace")
