@@ -31,7 +31,7 @@ from secbeat.settings import NodeSettings, split_address
 
 log = logging.getLogger("proxy")
 
-_POLL = 0.25
+_POLL = 0.5
 _FIRST_RESTART, _LONGEST_RESTART = 0.1, 10.0
 _GOOD_LIFE = 30.0  # seconds after which a crash counts as the first one again
 _CERTIFICATE_POLL = 10.0
@@ -151,7 +151,7 @@ class HaproxyPlane:
         return config.certificate(self._settings.tls, self._state_dir, names, datetime.now(UTC))
 
     def stats(self) -> Totals:
-        """As they were a quarter of a second ago at most, while HAProxy answers."""
+        """As they were half a second ago at most, while HAProxy answers."""
         return dataclasses.replace(
             self._counting.total, blocklist_size=self._blocklist.size, blocklist_version=self._blocklist.version
         )
