@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import signal
 import socket
@@ -173,6 +174,8 @@ async def test_not_one_request_is_lost_when_one_of_two_nodes_leaves(plane, upstr
     assert 0 <= origin.served - answered <= 28
 
 
+# The builtin proxy's handshakes under way are dropped as they are: asyncio warns of each.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_node_that_just_stops_loses_requests_which_this_suite_notices(plane, upstream, balanced, load, until):
     """SIGTERM to HAProxy, or the end of the builtin proxy, without a drain: the suite can fail."""
     _, leaving, staying, clients = await two_nodes(plane, upstream, balanced, load, until)
@@ -181,3 +184,4 @@ async def test_a_node_that_just_stops_loses_requests_which_this_suite_notices(pl
     await until(lambda: staying.stats().proxied > after + 300)
     _, failed = await clients.finish()
     assert failed > 0
+    gc.collect()  # here, and not in the next test
