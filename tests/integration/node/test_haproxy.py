@@ -251,3 +251,18 @@ async def test_a_taken_port_is_named(plane, tmp_path):
     finally:
         server.close()
     assert refused.value.code == "PORT_IN_USE"
+
+
+@pytest.mark.parametrize("draining", [False, True])
+async def test_http_2_clients_are_served_without_a_failure_also_while_a_drain_propagates(
+    draining, upstream, plane, programs
+):
+    node = await plane(await upstream())
+    if draining:
+        node.begin_drain()
+    process = await asyncio.create_subprocess_exec(
+        programs("h2load"), "-n500", "-c4", "-m10", f"https://127.0.0.1:{node.port}/x", stdout=asyncio.subprocess.PIPE
+    )
+    output = (await process.communicate())[0].decode()
+    assert "Application protocol: h2" in output
+    assert "500 succeeded, 0 failed, 0 errored, 0 timeout" in output
