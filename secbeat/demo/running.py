@@ -23,7 +23,7 @@ from secbeat.demo.loading import Load
 from secbeat.demo.reporting import DemoFailed, Report
 from secbeat.demo.story import CPU_ALLOWANCE, Story
 from secbeat.errors import ConfigError, SecbeatError
-from secbeat.settings import NatsSettings
+from secbeat.settings import NatsSettings, NodeSettings
 from secbeat.up import Happening, Instance
 from secbeat.up.children import Child
 from secbeat.up.ports import Reservations
@@ -111,6 +111,7 @@ def _end_nodes(report: Report, machines: Path) -> None:
 async def _demo(report: Report, state: Path) -> None:
     began = time.monotonic()
     report.say(f"state: {state} (removed at the end if all is well)")
+    report.say(f"proxy driver of the nodes: {NodeSettings().driver}")
     async with _origin(state) as origin:
         config = _CONFIG.format(pool=POOL, origin=origin, allowance=CPU_ALLOWANCE)
         instance = Instance(
