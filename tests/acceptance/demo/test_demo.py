@@ -28,7 +28,9 @@ def test_the_whole_loop_runs_under_load_without_a_lost_request_and_leaves_nothin
     assert result["ok"] is True
     assert result["problems"] == []
     assert [step["name"] for step in result["steps"]] == STEPS
-    assert all(step["seconds"] > 0 for step in result["steps"])
+    # A step may be over when it is looked at: two nodes can be built side by side.
+    assert all(step["seconds"] >= 0 for step in result["steps"])
+    assert sum(step["seconds"] for step in result["steps"]) > 20
     assert result["requests"] > 1000
     assert result["failed_requests"] == 0
     assert result["left_behind"] == []

@@ -229,6 +229,7 @@ async def test_latency_is_measured_from_request_to_end_of_response(upstream, pla
         ("echo 'HAProxy version 2.4.22-f8e3218 2023/02/14'", "HAPROXY_TOO_OLD"),
         ("echo something else", "HAPROXY_MISSING"),
         ("[ $1 = -vv ] && echo 'HAProxy version 2.8.1' || { echo '[ALERT] no'; exit 1; }", "HAPROXY_REFUSED"),
+        ("case $1 in -vv) echo 'HAProxy version 2.8.1';; -W) echo '[ALERT] no'; exit 1;; esac", "HAPROXY_FAILED"),
     ],
 )
 async def test_a_program_that_cannot_be_used_is_refused_with_its_code(script, code, plane, tmp_path):
