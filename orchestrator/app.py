@@ -38,7 +38,7 @@ from secbeat.service import Stop, Tasks
 from secbeat.settings import Loaded, NatsSettings, OrchestratorSettings, Settings, split_address
 from secbeat.store import Messaging
 from secbeat.telemetry.certificates import expiry
-from secbeat.telemetry.tracing import open_tracing
+from secbeat.telemetry.opening import open_tracing
 
 log = logging.getLogger("orchestrator")
 

@@ -31,7 +31,7 @@ from secbeat.service import Stop, Tasks
 from secbeat.settings import Loaded
 from secbeat.store import Unavailable
 from secbeat.telemetry.certificates import expiry
-from secbeat.telemetry.tracing import open_tracing
+from secbeat.telemetry.opening import open_tracing
 
 log = logging.getLogger("provisioner")
 

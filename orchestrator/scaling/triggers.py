@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from orchestrator.scaling.building import build
+from orchestrator.scaling.facts import Facts
 from secbeat.settings import PoolSettings
 from secbeat.wire.decisions import Trigger, TriggerName
-
-if TYPE_CHECKING:
-    from orchestrator.scaling.case import Case
-
 
 _REMEMBERED = 256
 _revisions: dict[int, tuple[PoolSettings, str]] = {}
@@ -33,57 +29,57 @@ def policy_revision(policy: PoolSettings) -> str:
     return found[1]
 
 
-def triggers(case: Case) -> tuple[Trigger, ...]:
+def triggers(facts: Facts) -> tuple[Trigger, ...]:
     """All of them, met or not, in the order in which they decide."""
-    policy, capacity = case.policy, case.capacity
-    found = [_cpu_high(case), _cpu_low(case)]
+    policy, capacity = facts.policy, facts.capacity
+    found = [_cpu_high(facts), _cpu_low(facts)]
     # Counts are whole numbers on both sides, so these compare what the rules compare.
     found.append(_count("below_min", capacity, policy.min, met=capacity < policy.min, size=policy.min))
     found.append(_count("above_max", capacity, policy.max, met=capacity > policy.max, size=policy.max))
-    if case.unreplaced:
-        found.append(_count("dead_nodes", case.unreplaced, 0, met=True, size=capacity + 1))
-    if (wanted := case.wanted) is not None:
+    if facts.unreplaced:
+        found.append(_count("dead_nodes", facts.unreplaced, 0, met=True, size=capacity + 1))
+    if (wanted := facts.wanted) is not None:
         found.append(_count("override", capacity, wanted, met=capacity != wanted, size=wanted))
-    if case.history.retired:
+    if facts.history.retired:
         found.append(_count("retired", capacity, 0, met=capacity > 0, size=0))
     return tuple(found)
 
 
-def _cpu_high(case: Case) -> Trigger:
-    policy = case.policy
+def _cpu_high(facts: Facts) -> Trigger:
+    policy = facts.policy
     return build(
         Trigger,
         name="high_cpu",
-        value=case.seen.cpu,
+        value=facts.seen.cpu,
         limit=policy.scale_up_cpu_threshold,
-        met=case.high,
-        checks=case.up_checks,
+        met=facts.high,
+        checks=facts.up_checks,
         needed=policy.scale_up_checks,
-        size=case.capacity + case.step_up if case.high else None,
-        formula=_growth(case) if case.high else "",
+        size=facts.capacity + facts.step_up if facts.high else None,
+        formula=_growth(facts) if facts.high else "",
     )
 
 
-def _growth(case: Case) -> str:
-    policy = case.policy
+def _growth(facts: Facts) -> str:
+    policy = facts.policy
     return (
-        f"ceil({case.cpu:.4g} x {case.seen.active} / {policy.scale_up_cpu_threshold:g}) = {case.needed}, "
-        f"from {case.capacity} at most {policy.max_step_up} at a time"
+        f"ceil({facts.cpu:.4g} x {facts.seen.active} / {policy.scale_up_cpu_threshold:g}) = {facts.needed}, "
+        f"from {facts.capacity} at most {policy.max_step_up} at a time"
     )
 
 
-def _cpu_low(case: Case) -> Trigger:
-    policy = case.policy
+def _cpu_low(facts: Facts) -> Trigger:
+    policy = facts.policy
     return build(
         Trigger,
         name="low_cpu",
-        value=case.seen.cpu,
+        value=facts.seen.cpu,
         limit=policy.scale_down_cpu_threshold,
-        met=case.low,
-        checks=case.down_checks,
+        met=facts.low,
+        checks=facts.down_checks,
         needed=policy.scale_down_checks,
-        size=max(case.capacity - 1, 0) if case.low else None,
-        formula=f"{case.capacity} - 1, one at a time" if case.low else "",
+        size=max(facts.capacity - 1, 0) if facts.low else None,
+        formula=f"{facts.capacity} - 1, one at a time" if facts.low else "",
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from node.dataplane.builtin.tls import own_certificate
 from secbeat.errors import ConfigError
 from secbeat.settings import TelemetrySettings
-from secbeat.telemetry import certificates, context, tracing
+from secbeat.telemetry import certificates, context, opening, tracing
 
 NONE = TelemetrySettings()
 WISH = TelemetrySettings(otlp_endpoint="http://127.0.0.1:4318")
@@ -28,7 +28,7 @@ WISH = TelemetrySettings(otlp_endpoint="http://127.0.0.1:4318")
     ],
 )
 def test_without_a_wish_there_are_no_traces(settings, environ):
-    assert tracing.open_tracing("orchestrator", settings, environ) is tracing.OFF
+    assert opening.open_tracing("orchestrator", settings, environ) is tracing.OFF
     assert tracing.OFF.begin() is None
 
 
@@ -36,7 +36,7 @@ def test_without_a_wish_no_service_imports_opentelemetry():
     code = (
         "import sys, orchestrator.app, provisioner.app, node.app\n"
         "from secbeat.settings import TelemetrySettings\n"
-        "from secbeat.telemetry.tracing import open_tracing\n"
+        "from secbeat.telemetry.opening import open_tracing\n"
         "open_tracing('node', TelemetrySettings(), {})\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
@@ -45,14 +45,14 @@ def test_without_a_wish_no_service_imports_opentelemetry():
 
 
 def test_a_configured_collector_without_the_extra_stops_the_start(monkeypatch):
-    monkeypatch.setattr(tracing, "find_spec", lambda _name: None)
+    monkeypatch.setattr(opening, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"telemetry\.otlp_endpoint"):
-        tracing.open_tracing("orchestrator", WISH, {})
+        opening.open_tracing("orchestrator", WISH, {})
 
 
 def test_a_variable_for_the_whole_machine_without_the_extra_does_not(monkeypatch, caplog):
-    monkeypatch.setattr(tracing, "find_spec", lambda _name: None)
-    found = tracing.open_tracing("orchestrator", NONE, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
+    monkeypatch.setattr(opening, "find_spec", lambda _name: None)
+    found = opening.open_tracing("orchestrator", NONE, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
     assert found is tracing.OFF
     assert "not installed" in caplog.text
 
@@ -60,7 +60,7 @@ def test_a_variable_for_the_whole_machine_without_the_extra_does_not(monkeypatch
 def test_variables_that_contradict_each_other_stop_the_start(monkeypatch):
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
     with pytest.raises(ConfigError, match="OpenTelemetry refuses"):
-        tracing.open_tracing("orchestrator", WISH)
+        opening.open_tracing("orchestrator", WISH)
 
 
 @pytest.mark.parametrize("address", ["ftp://x", "127.0.0.1:4318", "http://user:password@collector"])
@@ -78,7 +78,7 @@ def test_whoever_takes_over_names_the_same_span():
 
 async def test_a_sampler_that_keeps_nothing_is_told_to_the_next_service(monkeypatch):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
-    made = tracing.open_tracing("orchestrator", WISH)
+    made = opening.open_tracing("orchestrator", WISH)
     try:
         begun = made.begin()
         assert context.checked(begun) is not None
@@ -89,7 +89,7 @@ async def test_a_sampler_that_keeps_nothing_is_told_to_the_next_service(monkeypa
 
 async def test_a_collector_that_is_away_holds_up_no_end(monkeypatch):
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
-    made = tracing.open_tracing("orchestrator", TelemetrySettings(otlp_endpoint="http://127.0.0.1:9"))
+    made = opening.open_tracing("orchestrator", TelemetrySettings(otlp_endpoint="http://127.0.0.1:9"))
     now = datetime.now(UTC)
     made.record(tracing.Span(traceparent=made.begin(), parent_id=None, name="x", start=now, end=now))
     await made.close()
