@@ -10,5 +10,8 @@ from hypothesis import HealthCheck, settings
 # closes it: some later test, not the guilty one, then fails with a ResourceWarning.
 asyncio.set_event_loop(None)
 
+# How long one example takes says something about the other work of this machine, nothing about the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 # `make qualify` looks at many more examples than a developer wants to wait for.
 settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
