@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, settings
 asyncio.set_event_loop(None)
 
 # How long one example takes says something about the other work of this machine, nothing about the code.
-settings.register_profile("suite", deadline=None)
+settings.register_profile("suite", deadline=None, print_blob=True)
 settings.load_profile("suite")
 # `make qualify` looks at many more examples than a developer wants to wait for.
-settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "long", max_examples=5000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
+)
