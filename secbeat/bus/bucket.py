@@ -7,7 +7,7 @@ Fencing: every write says which revision of the key ``leader`` it was made under
 written only when leadership changes hands, so a write of anyone but the latest leader is refused, whatever it believes.
 A write without a compare-and-set of its own carries this condition itself. One with (``create``, ``update``) is an
 atomic batch of two messages, because a message can carry one condition only: the second goes to the key ``fence``,
-which is always empty and therefore never listed.
+which is always empty and therefore never listed. Writes made at the same time share a batch (``secbeat.bus.group``).
 """
 
 from __future__ import annotations
@@ -16,34 +16,22 @@ import base64
 import json
 import re
 import secrets
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from secbeat.bus.link import Link, Refused
+from secbeat.bus.group import EXPECTED, FENCE_KEY, Denied, Fence, GroupCommit
+from secbeat.bus.link import Link, Refused, too_large
 from secbeat.bus.scan import Scan
 from secbeat.bus.streams import TOMBSTONE_SECONDS
-from secbeat.store import Conflict, Entry, NotLeader, Unavailable
+from secbeat.store import Conflict, Entry, Unavailable
 from secbeat.subjects import LEADER_KEY
 
 LEASE_KEY = "lease"
-FENCE_KEY = "fence"
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-EXPECTED_SUBJECT = f"{EXPECTED}-Subject"
+REMOVE = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": str(TOMBSTONE_SECONDS)}
 _WRONG_SEQUENCE = {10071, 10164}
 _NO_MESSAGE = 10037
 _KEY = re.compile(r"^[A-Za-z0-9_=/-]+(\.[A-Za-z0-9_=/-]+)*$")
 _TRIES = 3
-
-
-class Fence(Protocol):
-    """The lease as a fenced bucket sees it."""
-
-    @property
-    def held(self) -> bool: ...
-
-    @property
-    def term(self) -> int:
-        """The revision of ``leader`` that our leadership was written with."""
-        ...
 
 
 class Store:
@@ -58,6 +46,11 @@ class Store:
         if not _KEY.fullmatch(key):
             raise ValueError(f"not a key: {key[:64]!r}")
         return self._prefix + key
+
+    def check_size(self, key: str, value: bytes) -> None:
+        """Raises ValueError for a value that is larger than the server takes."""
+        if len(value) > self.link.client.max_payload:
+            raise too_large(self.subject(key), value)
 
     async def last(self, key: str) -> tuple[bytes, int]:
         """Value and sequence of a key's last message; an empty value is a deleted key, sequence 0 none at all.
@@ -77,16 +70,17 @@ class Store:
         headers = base64.b64decode(message.get("hdrs") or "")
         return (b"" if b"KV-Operation:" in headers or b"Nats-Marker-Reason:" in headers else value), message["seq"]
 
-    async def write(self, key: str, value: bytes, headers: dict[str, str]) -> int:
+    async def write(self, key: str, value: bytes, headers: Mapping[str, str]) -> int:
         """One message; returns its sequence.
 
         Raises:
             Conflict: a condition in ``headers`` does not hold.
-            Unavailable: refused for another reason, or not confirmed.
+            Denied: refused for another reason.
+            Unavailable: not confirmed.
         """
         return int((await self._call(key, value, headers))["seq"])
 
-    async def batch(self, *writes: tuple[str, bytes, dict[str, str]]) -> list[int]:
+    async def batch(self, *writes: tuple[str, bytes, Mapping[str, str]]) -> list[int]:
         """Several messages, all or none; returns their sequences. Raises as :meth:`write`."""
         batch_id = secrets.token_hex(8)
         for number, (key, value, headers) in enumerate(writes[:-1], 1):
@@ -98,18 +92,17 @@ class Store:
         last = int((await self._call(key, value, {**headers, **commit}))["seq"])
         return list(range(last - len(writes) + 1, last + 1))
 
-    async def remove(self, key: str, headers: dict[str, str]) -> None:
+    async def remove(self, key: str, headers: Mapping[str, str]) -> None:
         """Delete a key and its history. Raises as :meth:`write`."""
-        marker = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": str(TOMBSTONE_SECONDS)}
-        await self._call(key, b"", {**headers, **marker})
+        await self._call(key, b"", {**headers, **REMOVE})
 
-    async def _call(self, key: str, value: bytes, headers: dict[str, str]) -> dict[str, Any]:
+    async def _call(self, key: str, value: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         try:
-            return await self.link.call(self.subject(key), value, headers=headers or None, timeout=self._timeout)
+            return await self.link.call(self.subject(key), value, headers=dict(headers) or None, timeout=self._timeout)
         except Refused as refusal:
             if refusal.code in _WRONG_SEQUENCE:
                 raise Conflict(f"{key}: {refusal}") from None
-            raise Unavailable(f"{self.stream}: {refusal}") from None
+            raise Denied(f"{self.stream}: {refusal}") from None
 
     async def present(self, prefix: str) -> list[Entry]:
         """All present keys that start with ``prefix``; complete or Unavailable."""
@@ -149,7 +142,8 @@ class NatsBucket:
     """A Bucket. With a ``fence`` every write needs the lease."""
 
     def __init__(self, store: Store, fence: Fence | None = None) -> None:
-        self._store, self._fence = store, fence
+        self._store = store
+        self._group = None if fence is None else GroupCommit(store, fence)
 
     async def get(self, key: str) -> Entry | None:
         value, revision = await self._store.last(key)
@@ -162,7 +156,7 @@ class NatsBucket:
         expected = 0
         for _ in range(_TRIES):
             try:
-                return await self._compare_and_set(key, value, expected)
+                return await self.update(key, value, expected)
             except Conflict:
                 # The marker of a deleted key is in the way: it has to be named as the last message.
                 present, last = await self._store.last(key)
@@ -172,48 +166,23 @@ class NatsBucket:
         raise Conflict(f"{key} is being written by others")
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
-        return await self._compare_and_set(key, value, revision)
+        self._check(key, value)
+        return await self._write(key, value, {EXPECTED: str(revision)})
 
     async def put(self, key: str, value: bytes) -> int:
         self._check(key, value)
-        try:
-            return await self._store.write(key, value, self._condition())
-        except Conflict:
-            raise NotLeader("another process leads") from None
+        return await self._write(key, value, {})
 
     async def delete(self, key: str) -> None:
         self._check(key, b"-")
-        try:
-            await self._store.remove(key, self._condition())
-        except Conflict:
-            raise NotLeader("another process leads") from None
+        await self._write(key, b"", REMOVE)
 
-    async def _compare_and_set(self, key: str, value: bytes, revision: int) -> int:
-        self._check(key, value)
-        own = {EXPECTED: str(revision)}
-        condition = self._condition()
-        if not condition:
-            return await self._store.write(key, value, own)
-        try:
-            sequences = await self._store.batch((key, value, own), (FENCE_KEY, b"", condition))
-        except Conflict:
-            # The answer does not tell which of the two conditions failed.
-            _, term = await self._store.last(LEADER_KEY)
-            if str(term) != condition[EXPECTED]:
-                raise NotLeader("another process leads") from None
-            raise
-        return sequences[0]
-
-    def _condition(self) -> dict[str, str]:
-        if self._fence is None:
-            return {}
-        if not self._fence.held:
-            raise NotLeader("the lease is not ours")
-        return {EXPECTED: str(self._fence.term), EXPECTED_SUBJECT: self._store.subject(LEADER_KEY)}
+    async def _write(self, key: str, value: bytes, headers: Mapping[str, str]) -> int:
+        return await (self._store if self._group is None else self._group).write(key, value, headers)
 
     def _check(self, key: str, value: bytes) -> None:
         self._store.subject(key)
         if not value:
             raise ValueError(f"{key}: an empty value means deleted")
-        if self._fence is not None and key in (LEADER_KEY, LEASE_KEY, FENCE_KEY):
+        if self._group is not None and key in (LEADER_KEY, LEASE_KEY, FENCE_KEY):
             raise ValueError(f"{key} is the lease's own")

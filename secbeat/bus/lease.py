@@ -21,7 +21,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from secbeat.bus.bucket import EXPECTED, LEASE_KEY, Store
+from secbeat.bus.bucket import LEASE_KEY, Store
+from secbeat.bus.group import EXPECTED
 from secbeat.clock import Clock, SystemClock, wire_time
 from secbeat.service import Stop
 from secbeat.store import Conflict, Unavailable

@@ -115,6 +115,32 @@ class TestFencedBucket:
         await bucket.create("node.a", b"four")
         assert (await bucket.get("node.a")).value == b"four"
 
+    async def test_writes_at_once_all_land_with_their_own_revisions_in_the_order_of_each_key(self, backend):
+        _, bucket = await backend.leader()
+        keys = [f"node.{number % 20}" for number in range(60)]
+        writes = (bucket.put(key, b"%d" % number) for number, key in enumerate(keys))
+        revisions = await asyncio.gather(*writes)
+        assert len(set(revisions)) == 60
+        found = {entry.key: entry for entry in await bucket.entries("node.")}
+        for number in range(40, 60):
+            entry = found[keys[number]]
+            assert (entry.value, entry.revision) == (b"%d" % number, revisions[number])
+            assert revisions[number - 40] < revisions[number - 20] < revisions[number]
+
+    async def test_of_writes_at_once_the_one_that_conflicts_fails_alone(self, backend):
+        _, bucket = await backend.leader()
+        revision = await bucket.put("node.7", b"old")
+        await bucket.put("node.7", b"newer")
+        writes = [
+            bucket.update("node.7", b"late", revision) if number == 7 else bucket.create(f"node.{number}", b"new")
+            for number in range(50)
+        ]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        assert [number for number, result in enumerate(results) if not isinstance(result, int)] == [7]
+        assert isinstance(results[7], Conflict)
+        values = {entry.key: entry.value for entry in await bucket.entries("node.")}
+        assert values == {f"node.{number}": b"newer" if number == 7 else b"new" for number in range(50)}
+
     async def test_a_leaders_conflict_is_a_conflict_and_not_the_loss_of_the_lease(self, backend):
         _, bucket = await backend.leader()
         revision = await bucket.create("node.a", b"one")
