@@ -7,6 +7,7 @@ never the request. What could not be written yet is kept, up to a limit, and cou
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Coroutine
@@ -29,6 +30,7 @@ PROVISIONERS_KIND = "audit_provisioner"
 NO_POOL = "_"
 _RETRY_SECONDS = 5.0
 _MAX_WHAT = 500
+_AT_ONCE = 64  # a thousand registrations a second leave as many events
 
 
 class _Unwritten(NamedTuple):
@@ -123,12 +125,28 @@ class Audit:
             Unavailable: the ledger did not confirm; what was not written goes on waiting.
         """
         async with self._writing:
-            while self._waiting and self._ledger is not None:
-                first = self._waiting[0]
-                await self._ledger.append(self._kind, first.pool, first.record)
-                # The deque may have lost its oldest meanwhile.
-                if self._waiting and self._waiting[0] is first:
-                    self._waiting.popleft()
+            while self._waiting:
+                await self._write(1)  # alone: after an outage nothing overtakes the event that met it
+                await self._write(_AT_ONCE)
+
+    async def _write(self, count: int) -> None:
+        """Append the oldest ``count``, all on their way at once; those that fail go on waiting before all others."""
+        assert self._ledger is not None  # noqa: S101 - nothing waits without one
+        oldest = list(itertools.islice(self._waiting, count))
+        appends = (self._ledger.append(self._kind, one.pool, one.record) for one in oldest)
+        outcomes = await asyncio.gather(*appends, return_exceptions=True)
+        errors = [(one, outcome) for one, outcome in zip(oldest, outcomes, strict=True) if outcome is not None]
+        # The deque may have lost its oldest meanwhile.
+        taken = {id(one) for one in oldest}
+        while self._waiting and id(self._waiting[0]) in taken:
+            self._waiting.popleft()
+        for one, _ in reversed(errors):
+            if len(self._waiting) == self._waiting.maxlen:
+                self.lost += 1
+            else:
+                self._waiting.appendleft(one)
+        if errors:
+            raise errors[0][1]
 
     async def run(self, stop: Stop) -> None:
         """Until the end: write events as they come; a last attempt at the end."""

@@ -129,7 +129,7 @@ class GroupCommit:
             write = self._waiting.popleft()
             if write.done.done():
                 continue  # cancelled before it was sent: it does not happen
-            if not self._fence.held or write.term != self._fence.term:
+            if write.term != self._fence.term:
                 write.fail(NotLeader("the lease is not ours"))
             elif write.key in keys:
                 later.append(write)

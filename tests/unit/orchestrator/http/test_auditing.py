@@ -111,6 +111,49 @@ async def test_without_the_store_the_audit_is_read_from_memory_and_written_later
     assert len(ledger.records) == 1
 
 
+async def test_what_fails_among_many_is_written_later_and_the_others_once():
+    class Failing(MemoryLedger):
+        failing = ("7", "40")
+
+        async def append(self, kind: str, pool: str, record: bytes) -> None:
+            if AuditEvent.decode(record).what in self.failing:
+                raise Unavailable("gone")
+            await super().append(kind, pool, record)
+
+    clock, ledger = FakeClock(), Failing()
+    audit = Audit(clock=clock, ledger=ledger)
+    names = [str(number) for number in range(50)]
+    for name in names:
+        audit.add(event(clock, name))
+    with pytest.raises(Unavailable):
+        await audit.flush()
+    ledger.failing = ()
+    await audit.flush()
+    written = [AuditEvent.decode(record).what for _, _, record in ledger.records]
+    assert sorted(written) == sorted(names)
+    assert written[-2:] == ["7", "40"]
+
+
+async def test_many_events_are_on_their_way_to_the_ledger_at_once():
+    class Slow(MemoryLedger):
+        under_way = most = 0
+
+        async def append(self, kind: str, pool: str, record: bytes) -> None:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await asyncio.sleep(0)
+            self.under_way -= 1
+            await super().append(kind, pool, record)
+
+    clock, ledger = FakeClock(), Slow()
+    audit = Audit(clock=clock, ledger=ledger)
+    for number in range(200):
+        audit.add(event(clock, str(number)))
+    await audit.flush()
+    assert ledger.most == 64
+    assert [AuditEvent.decode(record).what for _, _, record in ledger.records] == [str(n) for n in range(200)]
+
+
 async def test_the_keeper_tries_again_after_an_outage_and_writes_in_order():
     clock, ledger, stop = FakeClock(), MemoryLedger(), Stop()
     audit = Audit(clock=clock, ledger=ledger)
