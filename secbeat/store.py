@@ -33,6 +33,8 @@ class Bucket(Protocol):
     """A key-value bucket. Keys are dot-separated; ids in them were checked by ``secbeat.ids``.
 
     Values are not empty (an empty one means deleted) and at most 1 MB: ValueError otherwise. Reads raise Unavailable.
+    Writes made at the same time may be stored together; each stands or falls by its own condition, those of one key
+    keep their order, and a cancelled one has either happened or not.
     """
 
     async def get(self, key: str) -> Entry | None: ...
