@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cryptography import x509
-
 
 def expiry(path: Path | None) -> Callable[[], float | None]:
     """A reading of the end of the first certificate in ``path``, Unix time.
@@ -19,6 +17,8 @@ def expiry(path: Path | None) -> Callable[[], float | None]:
         nonlocal seen
         if path is None:
             return None
+        from cryptography import x509  # noqa: PLC0415 - six megabytes that only those with a certificate pay
+
         try:
             changed = path.stat().st_mtime_ns
             if changed != seen[0]:

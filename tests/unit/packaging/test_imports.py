@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,12 @@ def test_an_import_of_a_service_would_be_seen(tmp_path):
     path = tmp_path / "sample.py"
     path.write_text("from node import app\ndef start():\n    import provisioner.app\n    from secbeat import up\n")
     assert service_imports(path) == [(1, False), (3, True)]
+
+
+@pytest.mark.parametrize("service", ["orchestrator", "provisioner"])
+def test_a_service_without_certificates_and_traces_does_not_pay_their_memory(service):
+    code = (
+        f"import sys, {service}.app; print([name for name in ('cryptography', 'opentelemetry') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "[]"
