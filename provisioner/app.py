@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -35,6 +37,9 @@ from secbeat.telemetry.opening import open_tracing
 
 log = logging.getLogger("provisioner")
 
+# A job that does not end by itself is killed after 15 s.
+_PREDECESSOR_SECONDS = 20.0
+
 
 async def main(stop: Stop, loaded: Loaded) -> int:
     """Run until ``stop``; the exit code.
@@ -46,13 +51,35 @@ async def main(stop: Stop, loaded: Loaded) -> int:
     settings = loaded.settings
     binding.check_provisioner(settings.provisioner)
     state = StateDir(settings.provisioner.state_dir or default_state_dir()).ensure()
-    # Two on one directory would take each other's running jobs for abandoned ones.
-    state.lock("provisioner.lock", "another provisioner")
+    await _alone(state)
     try:
         async with AsyncExitStack() as stack:
             return await _serve(stop, loaded, state, stack)
     finally:
         state.unlock()
+
+
+async def _alone(state: StateDir) -> None:
+    """Hold the directory: two on one would take each other's running jobs for abandoned ones.
+
+    The service of a killed ``secbeat up`` ends in order, and its jobs with it: it gets the time for that.
+
+    Raises:
+        ConfigError: STATE_IN_USE, when the time is over.
+    """
+    deadline, told = time.monotonic() + _PREDECESSOR_SECONDS, False
+    while True:
+        try:
+            state.lock("provisioner.lock", "another provisioner")
+        except ConfigError as error:
+            if error.code != "STATE_IN_USE" or time.monotonic() > deadline:
+                raise
+            if not told:
+                log.warning("%s: waiting for its end", error.why, extra={"action": "waiting"})
+            told = True
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 async def _serve(stop: Stop, loaded: Loaded, state: StateDir, stack: AsyncExitStack) -> int:

@@ -362,6 +362,23 @@ async def test_a_start_that_cannot_work_ends_with_one_sentence_and_code_2(make_s
     assert "Traceback" not in str(caught.value)
 
 
+async def test_a_provisioner_waits_for_one_on_the_same_state_that_is_about_to_end(service):
+    second = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "provisioner", "--config", str(service.state / "secbeat.toml"),
+        env=service.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(30):
+            while b"waiting for its end" not in await second.stdout.readline():
+                pass
+            await service.stop()
+            while b"Listening at" not in await second.stdout.readline():
+                pass
+    finally:
+        second.terminate()
+        await second.communicate()
+
+
 async def test_a_second_provisioner_on_the_same_state_is_refused_until_the_first_has_ended(service, make_service):
     second = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "provisioner", "--config", str(service.state / "secbeat.toml"),
